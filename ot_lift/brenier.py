@@ -1,0 +1,484 @@
+"""The Brenier map between two datasets: fit, transport, invert, certify."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils import check_random_state
+from torch import Tensor, nn
+
+from ot_lift.certificate import Certificate, certify
+from ot_lift.constrained import Constrained
+from ot_lift.data import Standardizer, as_batch
+from ot_lift.errors import ConvergenceWarning, DataError, ExtrapolationWarning, NotFittedError
+from ot_lift.io import load_folder, save_folder
+from ot_lift.lift import constrain
+from ot_lift.maps import GradientMap, StandardisedPotential, in_blocks
+from ot_lift.objectives import PlanRegression, SemiDual
+from ot_lift.positivity import PositivityLike, make_positivity
+from ot_lift.potentials import ICNN, Potential, Quadratic
+from ot_lift.sides import Reach, Side
+from ot_lift.starts import align_with_identity_, coordinates, plan_images
+from ot_lift.training import Trained, TrainingOptions, train
+
+_KIND = "brenier-map"
+_ALIGNMENT_ROWS = 2048
+_PLAN_STEPS = 500
+# The network replaces the start only if its held-out semi-dual is lower by this many standard errors.
+_SIGNIFICANT = 2.0
+
+
+class BrenierMap(TransformerMixin, BaseEstimator):
+    r"""Optimal transport map between two datasets for the cost ½‖x − y‖².
+
+    The map is the gradient of a convex potential, :math:`T = \nabla\varphi` (Brenier 1991), an input-convex network
+    trained on the semi-dual :math:`E\varphi(x) + E\varphi^*(y)` with exact conjugation. It starts at the optimal
+    map between Gaussians of the same moments and is never left worse than that on held-out points: where the
+    network's gain is within two standard errors of nothing, ``potential_`` is that quadratic. Data keep their
+    geometry: coordinates change only by shifts and a reciprocal pair of matrices, under which a gradient stays one.
+
+    Args:
+        hidden_features: widths of the network.
+        positivity: how its weights stay non-negative: ``"lift"``, ``"softplus"``, ``"square"``, ``"projection"``.
+        activation: ``"softplus"``, ``"celu"`` or ``"squareplus"``.
+        sharpness: β of the activation σ(βu)/β; larger bends the potential more sharply.
+        strong_convexity: μ > 0 in standardised coordinates; T stretches no direction by less.
+        network: a :class:`~ot_lift.potentials.Potential` with marked weights to train in place of the default one, in
+            standardised coordinates; any other torch module goes through
+            :class:`~ot_lift.potentials.AutogradPotential`.
+        start: ``"gaussian"``, ``"identity"`` (a translation), or ``"plan"``: Gaussian coordinates, then regression to
+            the barycentric projection of an exact plan between subsamples.
+        max_steps: budget of training steps.
+        max_seconds: budget of wall-clock time for training, or None. The step size anneals on the larger fraction of
+            the two.
+        batch_size: points of either side in a step.
+        learning_rate: Adam's, at its peak.
+        patience: held-out evaluations without progress after which training is brought to its end; None: never.
+        progress: show a progress bar on standard error.
+        callbacks: functions of each history record and the potential of that moment in data units (as
+            ``potential_``); one that returns True ends training.
+        random_state: int, ``numpy.random.RandomState`` or None.
+        device: where to train (default: that of a torch ``X``, else the CPU).
+        dtype: of training, ``"float32"`` or ``"float64"``. Inverses and certificates are always in float64.
+
+    Attributes:
+        potential_: φ in data units, a :class:`~ot_lift.maps.StandardisedPotential`.
+        map_: x ↦ ∇φ(x) as a :class:`torch.distributions.Transform`.
+        certificate_: :class:`~ot_lift.certificate.Certificate` on points used for nothing else.
+        history_: one record per held-out evaluation.
+        stop_reason_: why training ended.
+        used_network_: False if the start was kept.
+        n_features_in_: d.
+        fit_seconds_: wall-clock time of the whole fit.
+
+    References:
+        Brenier 1991; Makkuva et al. 2020 (arXiv 1908.10347); Korotin et al. 2021 (arXiv 2106.01954);
+        "A lift for input-convex neural network training" (arXiv 2605.24274).
+
+    Example:
+        >>> import numpy as np
+        >>> rng = np.random.default_rng(0)
+        >>> X, Y = rng.normal(size=(4000, 2)), 3.0 + 2.0 * rng.normal(size=(4000, 2))
+        >>> T = BrenierMap(max_steps=20, random_state=0).fit(X, Y)  # between Gaussians: T(x) = 3 + 2x
+        >>> bool(np.abs(T.transport([[1.0, -1.0]]) - [[5.0, 1.0]]).max() < 0.2)
+        True
+        >>> bool(np.allclose(T.invert(T.transport(X)), X, atol=1e-6))
+        True
+    """
+
+    def __init__(
+        self,
+        *,
+        hidden_features: Sequence[int] = (64, 64, 64),
+        positivity: PositivityLike = "lift",
+        activation: str = "softplus",
+        sharpness: float = 8.0,
+        strong_convexity: float = 1e-2,
+        network: Potential | None = None,
+        start: str = "gaussian",
+        max_steps: int = 4000,
+        max_seconds: float | None = None,
+        batch_size: int = 1024,
+        learning_rate: float = 1e-2,
+        patience: int | None = 5,
+        progress: bool = False,
+        callbacks: Sequence[Callable[[dict[str, float], StandardisedPotential], bool | None]] | None = None,
+        random_state: Any = None,
+        device: str | torch.device | None = None,
+        dtype: str = "float32",
+    ) -> None:
+        self.hidden_features = hidden_features
+        self.positivity = positivity
+        self.activation = activation
+        self.sharpness = sharpness
+        self.strong_convexity = strong_convexity
+        self.network = network
+        self.start = start
+        self.max_steps = max_steps
+        self.max_seconds = max_seconds
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.patience = patience
+        self.progress = progress
+        self.callbacks = callbacks
+        self.random_state = random_state
+        self.device = device
+        self.dtype = dtype
+
+    # --- fitting ------------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        X: Any = None,
+        Y: Any = None,
+        *,
+        source_weight: Any = None,
+        target_weight: Any = None,
+        resume: str | Path | None = None,
+        Xs: Any = None,
+        Xt: Any = None,
+    ) -> BrenierMap:
+        """Fit the map that pushes X to Y.
+
+        Args:
+            X: source ``(n, d)``: array, frame, memory-mapped array or path of a .npy file, DataLoader, or a callable
+                ``sampler(count, generator) -> (count, d)``. Sizes of the two sides may differ.
+            Y: target ``(m, d)``, likewise.
+            source_weight: non-negative weights ``(n,)``.
+            target_weight: non-negative weights ``(m,)``.
+            resume: folder for checkpoints; a fit that was killed continues from the one in it and ends as it would
+                have (exactly, under ``max_steps``).
+            Xs: POT's name for X.
+            Xt: POT's name for Y.
+
+        Returns:
+            self.
+
+        Raises:
+            DataError: for data that cannot be fitted, said in words; it is a ValueError.
+        """
+        began = time.monotonic()
+        X, Y = _one_of(X, Xs, "X", "Xs"), _one_of(Y, Xt, "Y", "Xt")
+        dtype, device = self._check_parameters(X)
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        split, init, left, right = (torch.Generator().manual_seed(seed + k) for k in range(4))
+        source = Side.open(X, name="X", features=None, weight=source_weight, generator=split)
+        d = source.rows.features
+        target = Side.open(Y, name="Y", features=d, weight=target_weight, generator=split)
+        units = coordinates(source, target, start=self.start)
+
+        def to_source(x: Tensor) -> Tensor:
+            return units.source(x.cpu()).to(device, dtype)
+
+        def to_target(y: Tensor) -> Tensor:
+            return units.target(y.cpu()).to(device, dtype)
+
+        objective = SemiDual(
+            source.batches(to_source, batch_size=self.batch_size, generator=left),
+            target.batches(to_target, batch_size=self.batch_size, generator=right),
+            to_source(source.stop),
+            to_target(target.stop),
+            *(None if w is None else w.to(device) for w in (source.stop_weight, target.stop_weight)),
+        )
+        sample = source.sample(_ALIGNMENT_ROWS, init)
+        model = self._make_model(d, to_source(sample), init, device, dtype)
+        if self.start == "plan":
+            points = to_target(target.sample(_ALIGNMENT_ROWS, init))
+            x, image = plan_images(to_source(sample).cpu(), points.cpu(), init)
+            model = self._fit_plan(model, x.to(device), image.to(device), init)
+        trained = train(
+            model,
+            objective,
+            self._options(),
+            callbacks=[_in_data_units(callback, units) for callback in self.callbacks or ()],
+            progress=self.progress,
+            resume=None if resume is None else Path(resume),
+            fingerprint=self._fingerprint(seed, source, target),
+        )
+        self._keep(trained, objective, units, (source, target), sample)
+        self.certificate_ = self._certify(source.certificate, target.certificate, split)
+        self.fit_seconds_ = time.monotonic() - began
+        return self
+
+    def _check_parameters(self, X: Any) -> tuple[torch.dtype, torch.device]:
+        if self.start not in ("gaussian", "identity", "plan"):
+            raise ValueError(f"expected start 'gaussian', 'identity' or 'plan', got {self.start!r}")
+        if str(self.dtype).removeprefix("torch.") not in ("float32", "float64"):
+            raise ValueError(f"expected dtype 'float32' or 'float64', got {self.dtype!r}")
+        for name in ("max_steps", "batch_size", "learning_rate", "strong_convexity"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"expected {name} > 0, got {getattr(self, name)!r}")
+        if self.max_seconds is not None and not self.max_seconds > 0:
+            raise ValueError(f"expected max_seconds > 0 or None, got {self.max_seconds!r}")
+        if not make_positivity(self.positivity).keeps_convex:
+            raise ValueError(
+                f"expected a positivity that keeps the potential convex at every step, got {self.positivity!r}: its "
+                "iterates may be negative, and then the semi-dual has no conjugate; use 'lift', 'softplus' or "
+                "'projection'"
+            )
+        device = self.device if self.device is not None else (X.device if isinstance(X, Tensor) else "cpu")
+        return getattr(torch, str(self.dtype).removeprefix("torch.")), torch.device(device)
+
+    def _make_model(
+        self, d: int, x: Tensor, generator: torch.Generator, device: torch.device, dtype: torch.dtype
+    ) -> Constrained:
+        network = self.network
+        if network is None:
+            network = ICNN(
+                d,
+                tuple(self.hidden_features),
+                activation=self.activation,
+                sharpness=self.sharpness,
+                strong_convexity=self.strong_convexity,
+                generator=generator,
+                dtype=dtype,
+            )
+            align_with_identity_(network, x.cpu())
+        if network.features != d:
+            raise DataError(f"expected a network of {d} features, as X has, got one of {network.features}")
+        model = constrain(network, self.positivity, features=d, generator=generator)
+        return model.to(device=device, dtype=dtype)
+
+    def _fit_plan(self, model: Constrained, x: Tensor, image: Tensor, generator: torch.Generator) -> Constrained:
+        """Regress to a discrete plan first; the result starts the semi-dual under the same positivity."""
+        regression = PlanRegression(x, image, batch_size=self.batch_size, generator=generator)
+        options = TrainingOptions(max_steps=_PLAN_STEPS, learning_rate=self.learning_rate, patience=None)
+        start = train(model, regression, options).module
+        return constrain(start, self.positivity, features=x.shape[1], generator=generator).to(x.device)
+
+    def _options(self) -> TrainingOptions:
+        return TrainingOptions(
+            max_steps=self.max_steps,
+            max_seconds=self.max_seconds,
+            learning_rate=self.learning_rate,
+            patience=self.patience,
+        )
+
+    def _fingerprint(self, seed: int, source: Side, target: Side) -> str:
+        shown = {k: str(v) for k, v in self.get_params().items() if k not in ("progress", "callbacks", "random_state")}
+        parts = json.dumps([shown, seed, source.fingerprint(), target.fingerprint()], sort_keys=True)
+        return hashlib.sha256(parts.encode()).hexdigest()
+
+    def _keep(
+        self, trained: Trained, objective: SemiDual, units: Standardizer, sides: tuple[Side, Side], sample: Tensor
+    ) -> None:
+        """Set the fitted attributes; the start replaces a network that is not significantly better."""
+        network = trained.module
+        assert isinstance(network, Potential)  # for the type checker: a constrained potential bakes to one
+        points = objective.held_out_x
+        start = Quadratic(network.features, strong_convexity=self.strong_convexity, dtype=points.dtype).to(
+            points.device
+        )
+        gain, error = objective.improvement(network, start)
+        self.used_network_ = bool(gain > _SIGNIFICANT * error)
+        chosen = network if self.used_network_ else start
+        self.potential_ = StandardisedPotential(chosen.cpu(), units)
+        self.map_ = GradientMap(self.potential_)
+        self.history_ = trained.history
+        self.stop_reason_ = trained.stop_reason
+        self.n_features_in_ = network.features
+        source, target = sides
+        self._source_reach = Reach.of(source.mean, source.covariance, torch.cat([source.stop, sample]))
+        self._target_reach = Reach.of(target.mean, target.covariance, torch.cat([target.stop, target.certificate]))
+        if trained.stop_reason == "diverged":
+            warnings.warn(
+                "training diverged and was stopped; the best state before that is kept: lower learning_rate",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        if trained.stop_reason == "interrupted":
+            warnings.warn("training was interrupted; the best state so far is kept", ConvergenceWarning, stacklevel=3)
+
+    def _certify(self, x: Tensor, y: Tensor, generator: torch.Generator) -> Certificate:
+        potential, units = self.potential_, self.potential_.coordinates
+        with torch.no_grad():
+            value, image, hessian = potential.value_gradient_hessian(x)
+            solved = potential.conjugate(y, throw=False)
+            value_hat, image_hat = potential.value_gradient(solved.argmax)
+        # W2² does not change when both sides shift together: without a common far offset fewer digits cancel.
+        origin = units.shift_x
+        return certify(
+            x=(x - origin).numpy(),
+            y=(y - origin).numpy(),
+            phi_x=(value - x @ origin + 0.5 * origin @ origin).numpy(),
+            transported=(image - origin).numpy(),
+            x_hat=(solved.argmax - origin).numpy(),
+            phi_x_hat=(value_hat - solved.argmax @ origin + 0.5 * origin @ origin).numpy(),
+            residual=(image_hat - y).numpy(),
+            strong_convexity=potential.strong_convexity,
+            smallest_eigenvalue=float(torch.linalg.eigvalsh(hessian).min()),
+            converged=bool(solved.converged.all()),
+            generator=generator,
+        )
+
+    # --- using the map ------------------------------------------------------------------------------------------
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "potential_"):
+            raise NotFittedError("this BrenierMap is not fitted yet: call fit(X, Y) first, or BrenierMap.load(folder)")
+
+    def _apply(self, function: Callable[[Tensor], Tensor], points: Any, name: str, reach: str = "") -> Any:
+        """Validate, warn about points far outside, apply in blocks, answer in the caller's kind of array."""
+        self._check_fitted()
+        tensor, restore = as_batch(points, name=name, features=self.n_features_in_)
+        home = tensor.device
+        tensor = tensor.cpu()
+        if reach and (count := getattr(self, reach).beyond(tensor)):
+            warnings.warn(
+                f"{count} of {len(tensor)} points of {name} lie more than twice as far out as any point of the fit; "
+                "the map extrapolates there",
+                ExtrapolationWarning,
+                stacklevel=3,
+            )
+        return restore(in_blocks(function, tensor).to(home))
+
+    def transport(self, X: Any) -> Any:
+        """T(x) = ∇φ(x), ``(n, d)`` → ``(n, d)``, in the units of Y; NumPy in, NumPy out; torch in, torch out."""
+        return self._apply(lambda x: self.potential_.gradient(x), X, "X", "_source_reach")
+
+    def invert(self, Y: Any) -> Any:
+        """T⁻¹(y) = ∇φ*(y), ``(m, d)`` → ``(m, d)``, in the units of X, solved in float64.
+
+        Raises:
+            ConvergenceError: if a point cannot be inverted to tolerance.
+        """
+        return self._apply(lambda y: self.potential_.conjugate(y.double()).argmax, Y, "Y", "_target_reach")
+
+    def potential(self, X: Any) -> Any:
+        """φ(x), ``(n,)``, in units of ⟨x, y⟩; computed in float64."""
+        return self._apply(lambda x: self.potential_(x.double()), X, "X")
+
+    def conjugate(self, Y: Any) -> Any:
+        """φ*(y), ``(m,)``, in units of ⟨x, y⟩; computed in float64."""
+        return self._apply(lambda y: self.potential_.conjugate(y.double()).value, Y, "Y")
+
+    def interpolate(self, X: Any, t: float) -> Any:
+        """McCann's displacement interpolation (1 − t)x + tT(x), ``(n, d)``; t in [0, 1]."""
+        if not 0 <= t <= 1:
+            raise ValueError(f"expected t in [0, 1], got {t!r}")
+        return self._apply(lambda x: torch.lerp(x, self.potential_.gradient(x), t), X, "X", "_source_reach")
+
+    def score(self, X: Any, Y: Any) -> float:
+        """Dual value E‖x‖² + E‖y‖² − 2E[φ(x) + φ*(y)] on new points: a lower bound of W2², so greater is better.
+
+        Args:
+            X: source ``(n, d)``.
+            Y: target ``(m, d)``; sizes may differ. For cross-validation with n ≠ m see
+                :func:`ot_lift.data.paired_splits`.
+        """
+        x, _ = as_batch(X, name="X", features=self.n_features_in_)
+        y, _ = as_batch(Y, name="Y", features=self.n_features_in_)
+        origin = self.potential_.coordinates.shift_x
+        x, y = x.double().cpu(), y.double().cpu()
+        phi = in_blocks(self.potential_, x) - x @ origin
+        phi_star = in_blocks(lambda rows: self.potential_.conjugate(rows).value, y) - y @ origin
+        squares = (x - origin).square().sum(1).mean() + (y - origin).square().sum(1).mean()
+        return float(squares - 2 * (phi.mean() + phi_star.mean() + origin @ origin))
+
+    def transform(self, X: Any = None, *, Xs: Any = None) -> Any:
+        """:meth:`transport` under scikit-learn's and POT's name."""
+        return self.transport(_one_of(X, Xs, "X", "Xs"))
+
+    def inverse_transform(self, Y: Any = None, *, Xt: Any = None) -> Any:
+        """:meth:`invert` under scikit-learn's and POT's name."""
+        return self.invert(_one_of(Y, Xt, "Y", "Xt"))
+
+    # --- files --------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> None:
+        """Write the fitted map to a folder: weights (safetensors), settings and records (JSON), checksums."""
+        self._check_fitted()
+        inner, units = self.potential_.inner, self.potential_.coordinates
+        tensors = {f"network.{name}": value for name, value in inner.state_dict().items()}
+        tensors |= {f"coordinates.{name}": value for name, value in vars(units).items()}
+        for side in ("source", "target"):
+            reach: Reach = getattr(self, f"_{side}_reach")
+            tensors |= {f"{side}.centre": reach.centre, f"{side}.whitening": reach.whitening}
+        kind = "icnn" if isinstance(inner, ICNN) else "quadratic" if isinstance(inner, Quadratic) else "custom"
+        config = {
+            "parameters": {k: v for k, v in self.get_params().items() if _is_plain(v)},
+            "network": {"kind": kind, **(inner.config() if isinstance(inner, ICNN) else {})},
+            "features": self.n_features_in_,
+            "used_network": self.used_network_,
+            "reach": {"source": self._source_reach.radius, "target": self._target_reach.radius},
+            "history": self.history_,
+            "stop_reason": self.stop_reason_,
+            "fit_seconds": self.fit_seconds_,
+            "certificate": self.certificate_.to_dict(),
+        }
+        save_folder(Path(path), kind=_KIND, config=config, tensors=tensors)
+
+    @classmethod
+    def load(cls, path: str | Path, *, network: Potential | None = None) -> BrenierMap:
+        """Read a map that :meth:`save` wrote; needs no training data.
+
+        Args:
+            path: the folder.
+            network: for a map fitted with ``network=…``, a potential of the same structure to load into.
+
+        Raises:
+            DataError: if the folder is damaged, of another kind, or newer than this version of the library.
+        """
+        config, tensors = load_folder(Path(path), kind=_KIND)
+        model = cls(**config["parameters"])
+        kind = config["network"].pop("kind")
+        if kind == "icnn":
+            inner: Potential = ICNN(**config["network"])
+        elif kind == "quadratic":
+            inner = Quadratic(config["features"], strong_convexity=model.strong_convexity)
+        elif network is None:
+            raise DataError(f"the map in {path} was fitted with network=…; pass the same structure to load")
+        else:
+            inner = network
+        inner = inner.double()
+        inner.load_state_dict(_part(tensors, "network."))
+        model.potential_ = StandardisedPotential(inner, Standardizer(**_part(tensors, "coordinates.")))
+        model.map_ = GradientMap(model.potential_)
+        for side in ("source", "target"):
+            reach = Reach(**_part(tensors, f"{side}."), radius=config["reach"][side])
+            setattr(model, f"_{side}_reach", reach)
+        model.used_network_ = config["used_network"]
+        model.history_, model.stop_reason_ = config["history"], config["stop_reason"]
+        model.certificate_ = Certificate.from_dict(config["certificate"])
+        model.n_features_in_, model.fit_seconds_ = config["features"], config["fit_seconds"]
+        return model
+
+
+def _in_data_units(
+    callback: Callable[[dict[str, float], StandardisedPotential], bool | None], units: Standardizer
+) -> Callable[[dict[str, float], nn.Module], bool | None]:
+    """A callback of the training loop that hands the estimator's callback a potential it may keep."""
+
+    def call(record: dict[str, float], module: nn.Module) -> bool | None:
+        potential = copy.deepcopy(module)
+        assert isinstance(potential, Potential)
+        return callback(record, StandardisedPotential(potential.cpu(), units))
+
+    return call
+
+
+def _one_of(first: Any, second: Any, name: str, other: str) -> Any:
+    """The one of two spellings of an argument that was given."""
+    if (first is None) == (second is None):
+        raise DataError(f"expected one of {name} and {other}, got {'neither' if first is None else 'both'}")
+    return second if first is None else first
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether JSON can hold a parameter; networks, callbacks and random states are not saved."""
+    if isinstance(value, (list, tuple)):
+        return all(isinstance(item, (int, float, str)) for item in value)
+    return value is None or isinstance(value, (bool, int, float, str))

@@ -1,0 +1,147 @@
+"""Gradient maps as torch transforms, and potentials in the units of the data."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Transform, constraints
+
+from ot_lift.conjugate import Conjugate, conjugate
+from ot_lift.data import Standardizer
+from ot_lift.potentials import Potential
+
+ROWS = 1 << 15  # rows of a block when a map is applied to many points: memory stays flat
+
+
+class StandardisedPotential(Potential):
+    """φ(x) = κ φ̃(M(x − m_x)) + ⟨m_y, x⟩: a potential fitted in standardised coordinates, in data units.
+
+    Shifts happen in float64. For float32 points the network then runs in float32; everything else, and every inverse,
+    is float64.
+
+    Args:
+        inner: φ̃; kept in float64.
+        coordinates: M, m_x, m_y and κ.
+
+    Example:
+        >>> from ot_lift.potentials import Quadratic
+        >>> one, zero = torch.eye(1), torch.zeros(1)
+        >>> units = Standardizer.bures(zero, one, zero + 3, 4 * one)
+        >>> phi = StandardisedPotential(Quadratic(1), units)  # N(0, 1) to N(3, 4): φ(x) = x² + 3x
+        >>> x = torch.tensor([[2.0]], dtype=torch.float64)
+        >>> phi(x).item(), phi.gradient(x).item(), phi.conjugate(phi.gradient(x)).argmax.item()
+        (10.0, 7.0, 2.0)
+    """
+
+    def __init__(self, inner: Potential, coordinates: Standardizer) -> None:
+        super().__init__()
+        self.features = inner.features
+        self.inner, self.coordinates = inner.double(), coordinates
+        self._single = (copy.deepcopy(inner).float(),)  # in a tuple: not a submodule, so not in the state
+
+    def _inner(self, x: Tensor) -> Potential:
+        return self._single[0] if x.dtype == torch.float32 else self.inner
+
+    @property
+    def strong_convexity(self) -> float:
+        return self.coordinates.strong_convexity(self.inner.strong_convexity)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = self._inner(x)(self.coordinates.source(x, dtype=x.dtype))
+        return self.coordinates.potential(x, inner).to(x.dtype)
+
+    def gradient(self, x: Tensor) -> Tensor:
+        inner = self._inner(x).gradient(self.coordinates.source(x, dtype=x.dtype))
+        return self.coordinates.target_inverse(inner, dtype=x.dtype)
+
+    def linearise(self, x: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
+        value, gradient, product = self._inner(x).linearise(self.coordinates.source(x, dtype=x.dtype))
+        matrix, scale = self.coordinates.matrix.to(x.dtype), self.coordinates.scale.to(x.dtype)
+
+        def outer(v: Tensor) -> Tensor:
+            return scale * product(v @ matrix.T) @ matrix
+
+        return *self._in_data_units(x, value, gradient), outer
+
+    def value_gradient_hessian(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        value, gradient, hessian = self._inner(x).value_gradient_hessian(self.coordinates.source(x, dtype=x.dtype))
+        matrix, scale = self.coordinates.matrix.to(x.dtype), self.coordinates.scale.to(x.dtype)
+        return *self._in_data_units(x, value, gradient), scale * matrix.T @ hessian @ matrix
+
+    def _in_data_units(self, x: Tensor, value: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        value = self.coordinates.potential(x, value).to(x.dtype)
+        return value, self.coordinates.target_inverse(gradient, dtype=x.dtype)
+
+    def conjugate(self, y: Tensor, *, tol: float | None = None, throw: bool = True) -> Conjugate:
+        """φ* and ∇φ* at ``y`` ``(m, features)``; ``residual`` and ``tol`` are in standardised units.
+
+        Raises:
+            ConvergenceError: if ``throw`` and a point did not converge.
+        """
+        target = self.coordinates.target(y)
+        with torch.no_grad():  # most of the way in float32, which is twice as fast; float64 then verifies
+            rough = conjugate(self._single[0], target.float(), throw=False).argmax.double()
+        inner = conjugate(self.inner, target, rough, tol=tol, throw=throw)
+        value = self.coordinates.conjugate(y, inner.value)
+        argmax = self.coordinates.source_inverse(inner.argmax)
+        return Conjugate(value, argmax, inner.residual, inner.steps, inner.converged)
+
+
+class GradientMap(Transform):
+    """x ↦ ∇φ(x) as a bijective :class:`torch.distributions.Transform` of ℝᵈ.
+
+    Args:
+        potential: strongly convex φ.
+        cache_size: as in torch.
+
+    Example:
+        >>> from ot_lift.potentials import Quadratic
+        >>> double = Quadratic(2)
+        >>> double.set_quadratic_(2 * torch.eye(2))
+        >>> T = GradientMap(double)
+        >>> x = torch.tensor([[1.0, 2.0]])
+        >>> bool(torch.allclose(T(x), 2 * x)), bool(torch.allclose(T.inv(T(x)), x))
+        (True, True)
+        >>> round(T.log_abs_det_jacobian(x, T(x)).item(), 5)  # 2 log 2
+        1.38629
+    """
+
+    domain = constraints.real_vector
+    codomain = constraints.real_vector
+    bijective = True
+
+    def __init__(self, potential: Potential, cache_size: int = 0) -> None:
+        super().__init__(cache_size=cache_size)
+        self.potential = potential
+
+    def with_cache(self, cache_size: int = 1) -> GradientMap:
+        return self if self._cache_size == cache_size else GradientMap(self.potential, cache_size)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, GradientMap) and other.potential is self.potential
+
+    __hash__ = Transform.__hash__
+
+    def _rows(self, x: Tensor) -> Tensor:
+        return x.reshape(-1, self.potential.features)
+
+    def _call(self, x: Tensor) -> Tensor:
+        return self.potential.gradient(self._rows(x)).reshape(x.shape)
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return conjugate(self.potential, self._rows(y)).argmax.reshape(y.shape)
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Any) -> Tensor:
+        """Log-determinant of ∇²φ(x), of the batch shape of ``x``, by Cholesky."""
+        factor = torch.linalg.cholesky(self.potential.hessian(self._rows(x)))
+        return 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1).reshape(x.shape[:-1])
+
+
+def in_blocks(function: Callable[[Tensor], Tensor], x: Tensor, rows: int = ROWS) -> Tensor:
+    """``function`` applied to blocks of rows without autograd, put together again."""
+    with torch.no_grad():
+        return torch.cat([function(block) for block in x.split(rows)])

@@ -1,0 +1,522 @@
+"""Convex potentials with closed-form derivatives: the contract, input-convex networks and quadratics."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ot_lift.activations import Activation
+from ot_lift.initialisers import folded_normal_, principled_
+from ot_lift.positivity import mark_nonnegative
+
+# Size of the Jacobians of a block of a Hessian sweep: blocks stay in cache and their buffers are reused.
+_BLOCK_BYTES = 2 << 20
+
+
+class Potential(nn.Module, ABC):
+    """A convex function φ: ℝᵈ → ℝ with its first two derivatives, batched over rows.
+
+    Every method maps ``x`` of shape ``(n, features)`` to one value per row and keeps dtype and device.
+    ``strong_convexity`` is a structural μ ≥ 0 with ∇²φ ⪰ μI everywhere.
+    """
+
+    features: int
+
+    @property
+    @abstractmethod
+    def strong_convexity(self) -> float:
+        """A μ ≥ 0 with ∇²φ(x) ⪰ μI for every x."""
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """φ(x), shape ``(n,)``."""
+
+    @abstractmethod
+    def gradient(self, x: Tensor) -> Tensor:
+        """∇φ(x), shape ``(n, features)``."""
+
+    def value_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """φ(x) ``(n,)`` and ∇φ(x) ``(n, features)`` in one sweep."""
+        return self(x), self.gradient(x)
+
+    @abstractmethod
+    def linearise(self, x: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
+        """φ(x), ∇φ(x) and the product v ↦ ∇²φ(x)·v with one forward sweep shared by all products."""
+
+    @abstractmethod
+    def value_gradient_hessian(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """φ(x) ``(n,)``, ∇φ(x) ``(n, features)`` and ∇²φ(x) ``(n, features, features)`` in one sweep."""
+
+    def hessian(self, x: Tensor) -> Tensor:
+        """∇²φ(x), shape ``(n, features, features)``, symmetric."""
+        return self.value_gradient_hessian(x)[2]
+
+    def hessian_product(self, x: Tensor, v: Tensor) -> Tensor:
+        """∇²φ(x)·v row by row, ``v`` and result of shape ``(n, features)``."""
+        return self.linearise(x)[2](v)
+
+
+class Quadratic(Potential):
+    r"""φ(x) = ½ xᵀQx + bᵀx + c with :math:`Q = LL^\top + \mu I`.
+
+    Args:
+        features: dimension d.
+        strong_convexity: μ ≥ 0.
+        dtype: of the parameters (default: torch's default dtype).
+
+    The parameters start at :math:`Q = \max(1, \mu) I`, so that ∇φ is the identity for μ ≤ 1.
+
+    Example:
+        >>> q = Quadratic(2)
+        >>> q.set_quadratic_(torch.tensor([[2.0, 0.0], [0.0, 3.0]]))
+        >>> [round(slope, 5) for slope in q.gradient(torch.tensor([[1.0, 1.0]]))[0].tolist()]
+        [2.0, 3.0]
+    """
+
+    def __init__(self, features: int, *, strong_convexity: float = 0.0, dtype: torch.dtype | None = None) -> None:
+        super().__init__()
+        _check_positive("features", features)
+        _check_strong_convexity(strong_convexity)
+        self.features = int(features)
+        self._strong_convexity = float(strong_convexity)
+        root = max(1.0 - self._strong_convexity, 0.0) ** 0.5
+        self.factor = nn.Parameter(root * torch.eye(self.features, dtype=dtype))
+        self.linear = nn.Parameter(torch.zeros(self.features, dtype=dtype))
+        self.offset = nn.Parameter(torch.zeros((), dtype=dtype))
+
+    @property
+    def strong_convexity(self) -> float:
+        return self._strong_convexity
+
+    def matrix(self) -> Tensor:
+        """Q, shape ``(features, features)``."""
+        eye = torch.eye(self.features, dtype=self.factor.dtype, device=self.factor.device)
+        return self.factor @ self.factor.T + self._strong_convexity * eye
+
+    @torch.no_grad()
+    def set_quadratic_(self, matrix: Tensor, linear: Tensor | None = None) -> None:
+        """Write Q (its part above μI, clipped to be positive semi-definite) and optionally the linear term."""
+        eye = torch.eye(self.features, dtype=torch.float64, device=matrix.device)
+        excess = matrix.double() - self._strong_convexity * eye
+        values, vectors = torch.linalg.eigh(0.5 * (excess + excess.T))
+        root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+        self.factor.copy_(root.to(self.factor))
+        if linear is not None:
+            self.linear.copy_(linear.to(self.linear))
+
+    def forward(self, x: Tensor) -> Tensor:
+        half = (x @ self.factor).square().sum(-1) + self._strong_convexity * x.square().sum(-1)
+        return 0.5 * half + x @ self.linear + self.offset
+
+    def gradient(self, x: Tensor) -> Tensor:
+        return (x @ self.factor) @ self.factor.T + self._strong_convexity * x + self.linear
+
+    def linearise(self, x: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
+        def product(v: Tensor) -> Tensor:
+            return (v @ self.factor) @ self.factor.T + self._strong_convexity * v
+
+        return self(x), self.gradient(x), product
+
+    def value_gradient_hessian(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self(x), self.gradient(x), self.matrix().expand(len(x), -1, -1)
+
+
+@dataclass
+class _Forward:
+    """What a forward sweep leaves for the derivatives: per layer σ(u), σ′(u), u and Cx."""
+
+    value: Tensor
+    pre: list[Tensor]
+    slope: list[Tensor]
+    squared: list[Tensor]
+
+
+class ICNN(Potential):
+    r"""Input-convex network plus a full quadratic (Amos, Xu & Kolter 2017, arXiv 1609.07152).
+
+    .. math::
+        u_k = W_k\,\sigma(u_{k-1}) + A_k x + (C_k x)^2 + b_k, \qquad
+        \varphi(x) = w^\top\sigma(u_{K}) + \tfrac12 x^\top(LL^\top + \mu I)x + a^\top x + c
+
+    with :math:`W_k, w \ge 0` elementwise and σ convex and non-decreasing. The non-negative tensors are ordinary
+    parameters that hold the *effective* weights and are marked for :class:`~ot_lift.lift.Lift` and
+    :class:`~ot_lift.lift.Constrained`, which keep them non-negative while training. The squared units are those of
+    Korotin et al. 2021 ("Do neural optimal transport solvers work?", arXiv 2106.01954).
+
+    Derivatives are closed forms: with :math:`p_k = \partial\varphi/\partial\sigma(u_k) \ge 0` and the Jacobians
+    :math:`J_k = W_k\,\mathrm{diag}(\sigma'_{k-1})J_{k-1} + A_k + 2\,\mathrm{diag}(C_kx)C_k`,
+
+    .. math::
+        \nabla^2\varphi = LL^\top + \mu I + \sum_k J_k^\top\mathrm{diag}(p_k\sigma''_k)J_k
+            + C_k^\top\mathrm{diag}(2p_k\sigma'_k)C_k ,
+
+    a sum of positive semi-definite terms.
+
+    Args:
+        features: dimension d of the input.
+        hidden_features: width of every hidden layer.
+        activation: ``"softplus"``, ``"celu"`` or ``"squareplus"``.
+        sharpness: β of σ(u) = softplus(βu)/β.
+        learn_sharpness: make β one trainable number per layer (kept positive as exp).
+        squared: add the squared units (C_k x)².
+        strong_convexity: μ ≥ 0.
+        initialiser: ``"principled"`` (Hoedt & Klambauer 2023, arXiv 2312.12474) or ``"folded_normal"``.
+        generator: source of the initial weights (default: a generator seeded with 0; the global one is not used).
+        dtype: of the parameters.
+
+    Raises:
+        ValueError: if an argument is out of range.
+
+    Example:
+        >>> phi = ICNN(2, (8, 8))
+        >>> x = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
+        >>> value, gradient, hessian = phi.value_gradient_hessian(x)
+        >>> value.shape, gradient.shape, hessian.shape
+        (torch.Size([5]), torch.Size([5, 2]), torch.Size([5, 2, 2]))
+        >>> bool((torch.linalg.eigvalsh(hessian) >= phi.strong_convexity * 0.999).all())
+        True
+    """
+
+    def __init__(
+        self,
+        features: int,
+        hidden_features: Sequence[int] = (64, 64, 64),
+        *,
+        activation: str = "softplus",
+        sharpness: float = 4.0,
+        learn_sharpness: bool = False,
+        squared: bool = True,
+        strong_convexity: float = 1e-2,
+        initialiser: str = "principled",
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        _check_positive("features", features)
+        widths = [int(width) for width in hidden_features]
+        if not widths:
+            raise ValueError("expected hidden_features to hold at least one width, got none")
+        for width in widths:
+            _check_positive("hidden_features", width)
+        _check_positive("sharpness", sharpness)
+        if initialiser not in ("principled", "folded_normal"):
+            raise ValueError(f"expected initialiser 'principled' or 'folded_normal', got {initialiser!r}")
+        self.features = int(features)
+        self.hidden_features = tuple(widths)
+        self.activation = Activation(activation)
+        self.squared = bool(squared)
+        self.quadratic = Quadratic(features, strong_convexity=strong_convexity, dtype=dtype)
+        self.log_sharpness = nn.Parameter(torch.full((len(widths),), float(sharpness), dtype=dtype).log())
+        self.learn_sharpness = bool(learn_sharpness)
+        self._fixed_sharpness = float(sharpness)
+        if not learn_sharpness:
+            del self.log_sharpness
+        self._make_weights(initialiser, generator or torch.Generator().manual_seed(0), dtype)
+
+    def _make_weights(self, initialiser: str, generator: torch.Generator, dtype: torch.dtype | None) -> None:
+        d, widths = self.features, self.hidden_features
+
+        def normal(rows: int, deviation: float) -> nn.Parameter:
+            return nn.Parameter(deviation * torch.randn(rows, d, generator=generator, dtype=dtype))
+
+        self.inputs = nn.ParameterList([normal(h, d**-0.5) for h in widths])
+        self.biases = nn.ParameterList([nn.Parameter(torch.zeros(h, dtype=dtype)) for h in widths])
+        self.squares = nn.ParameterList([normal(h, 0.5 * d**-0.5) for h in widths] if self.squared else [])
+        sizes = [*zip(widths[1:], widths[:-1], strict=True), (1, widths[-1])]
+        weights = [nn.Parameter(torch.empty(out, into, dtype=dtype)) for out, into in sizes]
+        with torch.no_grad():
+            for weight, bias in zip(weights, [*self.biases[1:], torch.zeros(1)], strict=True):
+                if initialiser == "principled":
+                    principled_(weight, bias, generator=generator)
+                else:
+                    folded_normal_(weight, generator=generator)
+        self.weights = nn.ParameterList(weights[:-1])
+        self.readout = weights[-1]
+        mark_nonnegative(*self.weights, self.readout)
+
+    @property
+    def strong_convexity(self) -> float:
+        return self.quadratic.strong_convexity
+
+    def config(self) -> dict[str, Any]:
+        """Arguments that rebuild this network's structure (JSON-serialisable; the weights are not in it)."""
+        return {
+            "features": self.features,
+            "hidden_features": list(self.hidden_features),
+            "activation": self.activation.name,
+            "sharpness": self._fixed_sharpness,
+            "learn_sharpness": self.learn_sharpness,
+            "squared": self.squared,
+            "strong_convexity": self.strong_convexity,
+        }
+
+    def _sharpness(self, layer: int) -> Tensor | float:
+        return self.log_sharpness[layer].exp() if self.learn_sharpness else self._fixed_sharpness
+
+    def _forward(self, x: Tensor, *, slopes: bool = True) -> _Forward:
+        state = _Forward(x, [], [], [])
+        below = x
+        for k, (into, bias) in enumerate(zip(self.inputs, self.biases, strict=True)):
+            u = functional.linear(x, into, bias)
+            if self.squared:
+                state.squared.append(functional.linear(x, self.squares[k]))
+                u = torch.addcmul(u, state.squared[k], state.squared[k])
+            if k:
+                u = torch.addmm(u, below, self.weights[k - 1].T)
+            beta = self._sharpness(k)
+            below = self.activation.value(u, beta)
+            state.pre.append(u)
+            if slopes:
+                state.slope.append(self.activation.slope(u, beta))
+        state.value = functional.linear(below, self.readout).squeeze(-1) + self.quadratic(x)
+        return state
+
+    def _backward(self, x: Tensor, state: _Forward) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """∇φ(x) with the adjoints p = ∂φ/∂σ(u) and t = ∂φ/∂u of every layer."""
+        gradient = self.quadratic.gradient(x)
+        p = self.readout.expand(len(x), -1)
+        adjoints: list[Tensor] = []
+        tangents: list[Tensor] = []
+        for k in reversed(range(len(self.hidden_features))):
+            t = p * state.slope[k]
+            adjoints.insert(0, p)
+            tangents.insert(0, t)
+            gradient = torch.addmm(gradient, t, self.inputs[k])
+            if self.squared:
+                gradient = torch.addmm(gradient, t * state.squared[k], self.squares[k], alpha=2)
+            if k:
+                p = t @ self.weights[k - 1]
+        return gradient, adjoints, tangents
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._forward(x, slopes=False).value
+
+    def gradient(self, x: Tensor) -> Tensor:
+        return self.value_gradient(x)[1]
+
+    def value_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        state = self._forward(x)
+        return state.value, self._backward(x, state)[0]
+
+    def linearise(self, x: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
+        state = self._forward(x)
+        gradient, p, t = self._backward(x, state)
+        curvature = [
+            p[k] * self.activation.curvature(state.pre[k], state.slope[k], self._sharpness(k)) for k in range(len(p))
+        ]
+        quadratic = self.quadratic.linearise(x)[2]
+
+        def product(v: Tensor) -> Tensor:
+            moves: list[Tensor] = []
+            squares: list[Tensor] = []
+            for k in range(len(p)):
+                move = functional.linear(v, self.inputs[k])
+                if self.squared:
+                    squares.append(functional.linear(v, self.squares[k]))
+                    move = torch.addcmul(move, state.squared[k], squares[k], value=2)
+                if k:
+                    move = torch.addmm(move, state.slope[k - 1] * moves[k - 1], self.weights[k - 1].T)
+                moves.append(move)
+            result = quadratic(v)
+            p_move: Tensor | None = None
+            for k in reversed(range(len(p))):
+                t_move = curvature[k] * moves[k]
+                if p_move is not None:
+                    t_move = torch.addcmul(t_move, p_move, state.slope[k])
+                result = torch.addmm(result, t_move, self.inputs[k])
+                if self.squared:
+                    s_move = torch.addcmul(t_move * state.squared[k], t[k], squares[k])
+                    result = torch.addmm(result, s_move, self.squares[k], alpha=2)
+                if k:
+                    p_move = t_move @ self.weights[k - 1]
+            return result
+
+        return state.value, gradient, product
+
+    def value_gradient_hessian(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        constants = _HessianConstants.of(self)
+        if torch.is_grad_enabled():
+            return self._hessian_block(x, constants, _Workspace())
+        bytes_a_row = self.features * sum(self.hidden_features) * x.element_size()
+        rows = max(16, _BLOCK_BYTES // bytes_a_row) if x.device.type == "cpu" else len(x)
+        workspace = _Workspace.allocate(x, min(rows, len(x)), sum(self.hidden_features))
+        blocks = [self._hessian_block(block, constants, workspace) for block in x.split(rows)]
+        value, gradient, hessian = (torch.cat(parts) for parts in zip(*blocks, strict=True))
+        return value, gradient, hessian
+
+    def _hessian_block(
+        self, x: Tensor, constants: _HessianConstants, workspace: _Workspace
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        n, d = x.shape
+        state = self._forward(x)
+        gradient, p, t = self._backward(x, state)
+        curvature = torch.cat(
+            [p[k] * self.activation.curvature(state.pre[k], state.slope[k], self._sharpness(k)) for k in range(len(p))],
+            1,
+        )
+        base = constants.quadratic.reshape(1, d * d)
+        if self.squared:
+            base = torch.addmm(base, torch.cat(t, 1), constants.outer, alpha=2)
+        # Jacobians are (n, features, width): in this layout their recursion is one large product a layer.
+        jacobians: list[Tensor] = []
+        for k, width in enumerate(self.hidden_features):
+            start = sum(self.hidden_features[:k])
+            space = workspace.jacobian(n, start, width)
+            direct = constants.inputs[k]
+            if self.squared:
+                direct = torch.addcmul(direct, state.squared[k][:, None, :], constants.squares[k], out=space)
+            else:
+                direct = direct.expand(n, d, width) if space is None else space.copy_(direct)
+            if k:
+                below = torch.mul(
+                    jacobians[-1], state.slope[k - 1][:, None, :], out=workspace.scaled(n, self.hidden_features[k - 1])
+                )
+                flat = direct.reshape(n * d, width) if space is None else direct.view(n * d, width)
+                flat = torch.addmm(
+                    flat, below.view(n * d, -1), self.weights[k - 1].T, out=None if space is None else flat
+                )
+                direct = flat.view(n, d, width)
+            jacobians.append(direct)
+        stacked = workspace.stacked(n, jacobians)
+        bent = torch.mul(stacked, curvature[:, None, :], out=workspace.scaled(n, stacked.shape[2]))
+        hessian = torch.baddbmm(base.view(-1, d, d), bent, stacked.transpose(1, 2))
+        return state.value, gradient, hessian
+
+
+@dataclass
+class _HessianConstants:
+    """What a Hessian sweep needs of the parameters, once for all blocks: Q, Aᵀ, 2Cᵀ and the outer products of C."""
+
+    quadratic: Tensor
+    inputs: list[Tensor]
+    squares: list[Tensor]
+    outer: Tensor
+
+    @classmethod
+    def of(cls, network: ICNN) -> _HessianConstants:
+        squares = list(network.squares)
+        outer = [(c[:, :, None] * c[:, None, :]).flatten(1) for c in squares]
+        return cls(
+            network.quadratic.matrix(),
+            [a.T.contiguous() for a in network.inputs],
+            [2 * c.T.contiguous() for c in squares],
+            torch.cat(outer) if outer else torch.empty(0),
+        )
+
+
+@dataclass
+class _Workspace:
+    """Two buffers that the blocks of a Hessian sweep share; without them (autograd) every result is a new tensor."""
+
+    stack: Tensor | None = None
+    scratch: Tensor | None = None
+
+    @classmethod
+    def allocate(cls, x: Tensor, rows: int, width: int) -> _Workspace:
+        shape = (rows, x.shape[1], width)
+        return cls(x.new_empty(shape), x.new_empty(rows * x.shape[1] * width))
+
+    def jacobian(self, rows: int, start: int, width: int) -> Tensor | None:
+        return None if self.stack is None else self.stack[:rows, :, start : start + width]
+
+    def stacked(self, rows: int, jacobians: list[Tensor]) -> Tensor:
+        return torch.cat(jacobians, 2) if self.stack is None else self.stack[:rows]
+
+    def scaled(self, rows: int, width: int) -> Tensor | None:
+        if self.stack is None or self.scratch is None:
+            return None
+        features = self.stack.shape[1]
+        return self.scratch[: rows * features * width].view(rows, features, width)
+
+
+class AutogradPotential(Potential):
+    """Any torch module f: (n, features) → (n,) that is convex, plus ½μ‖x‖², with derivatives by autograd.
+
+    Slower than a closed form: a Hessian costs ``features`` backward passes. The module is used as it is, so marks on
+    its parameters count.
+
+    Args:
+        module: a convex function of each row; a trailing dimension of one is dropped.
+        features: dimension d.
+        strong_convexity: μ ≥ 0.
+
+    Example:
+        >>> quartic = AutogradPotential(_Quartic(), 2)
+        >>> quartic.hessian(torch.tensor([[1.0, 2.0]])).tolist()
+        [[[12.0, 0.0], [0.0, 48.0]]]
+    """
+
+    def __init__(self, module: nn.Module, features: int, *, strong_convexity: float = 0.0) -> None:
+        super().__init__()
+        _check_positive("features", features)
+        _check_strong_convexity(strong_convexity)
+        self.features, self.module = int(features), module
+        self._strong_convexity = float(strong_convexity)
+
+    @property
+    def strong_convexity(self) -> float:
+        return self._strong_convexity
+
+    def forward(self, x: Tensor) -> Tensor:
+        value: Tensor = self.module(x)
+        return value.reshape(len(x)) + 0.5 * self._strong_convexity * x.square().sum(1)
+
+    def _value_gradient(self, x: Tensor, *, graph: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Leaf, value and gradient with their graph, whatever the caller's autograd mode."""
+        with torch.enable_grad():
+            leaf = x if x.requires_grad else x.detach().requires_grad_()
+            value = self(leaf)
+            (gradient,) = torch.autograd.grad(value.sum(), leaf, create_graph=graph)
+        return leaf, value, gradient
+
+    def gradient(self, x: Tensor) -> Tensor:
+        return self.value_gradient(x)[1]
+
+    def value_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        keep = torch.is_grad_enabled()
+        _, value, gradient = self._value_gradient(x, graph=keep)
+        return (value, gradient) if keep else (value.detach(), gradient.detach())
+
+    def linearise(self, x: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
+        keep = torch.is_grad_enabled()
+        leaf, value, gradient = self._value_gradient(x, graph=True)
+
+        def product(v: Tensor) -> Tensor:
+            if not gradient.requires_grad:
+                return torch.zeros_like(v)
+            with torch.enable_grad():
+                (image,) = torch.autograd.grad(
+                    gradient, leaf, v, retain_graph=True, create_graph=keep, materialize_grads=True
+                )
+            return image if keep else image.detach()
+
+        return (value, gradient, product) if keep else (value.detach(), gradient.detach(), product)
+
+    def value_gradient_hessian(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        value, gradient, product = self.linearise(x)
+        basis = torch.eye(self.features, dtype=x.dtype, device=x.device)
+        columns = [product(direction.expand_as(x)) for direction in basis]
+        return value, gradient, torch.stack(columns, 2)
+
+
+class _Quartic(nn.Module):
+    """Σ xᵢ⁴, for the doctest above."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.pow(4).sum(1)
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not value > 0:
+        raise ValueError(f"expected {name} > 0, got {value!r}")
+
+
+def _check_strong_convexity(value: float) -> None:
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"expected strong_convexity to be finite and >= 0, got {value!r}")
