@@ -68,9 +68,7 @@ def with_table(text: str, table: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Rewrite the README, or with `--check` say whether it is up to date; 0 where it is."""
     parser = argparse.ArgumentParser(description="Write the README's measured table from the records.")
-    parser.add_argument(
-        "--check", action="store_true", help="change nothing; exit with 1 if the table is out of date"
-    )
+    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if the table is out of date")
     parser.add_argument("--readme", type=Path, default=README, help="the file to write")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of the records")
     options = parser.parse_args(arguments)

@@ -150,9 +150,7 @@ def write_record(
     check_record(record, name)
     path = directory / f"{name}.json"
     directory.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=directory, suffix=".part", delete=False
-    ) as file:
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=directory, suffix=".part", delete=False) as file:
         try:
             json.dump(record, file, indent=1, ensure_ascii=False, allow_nan=False)
             file.write("\n")
@@ -188,18 +186,14 @@ def check_record(record: Any, name: str) -> None:
         lacks = "an object" if not isinstance(record, dict) else ", ".join(missing)
         raise ValueError(f"record {name!r} lacks {lacks}: write it with benchmarks.record.write_record")
     if record["name"] != name:
-        raise ValueError(
-            f"expected the record {name!r}, got {record['name']!r}: a file is named as its record"
-        )
+        raise ValueError(f"expected the record {name!r}, got {record['name']!r}: a file is named as its record")
     if missing := [key for key in MACHINE_KEYS if key not in record["machine"]]:
         raise ValueError(f"record {name!r} does not say the machine's {', '.join(missing)}")
     for row in record["figures"]:
         if tuple(row) != FIGURE_KEYS:
             raise ValueError(f"expected rows with {FIGURE_KEYS} in record {name!r}, got {tuple(row)}")
         if row["met"] != _meets(row["value"], row["target"]):
-            raise ValueError(
-                f"record {name!r} says met={row['met']} of {row['value']} against {row['target']}"
-            )
+            raise ValueError(f"record {name!r} says met={row['met']} of {row['value']} against {row['target']}")
 
 
 def _meets(value: float, target: str | None) -> bool | None:

@@ -39,11 +39,15 @@ def _celu_curvature(u: Tensor, slope: Tensor, sharpness: Tensor | float) -> Tens
 
 
 def _squareplus(u: Tensor, sharpness: Tensor | float) -> Tensor:
-    return 0.5 * (u + torch.sqrt(u * u + (1.0 / sharpness) ** 2))
+    square = (1.0 / sharpness) ** 2
+    below = u.clamp_max(0)
+    # u + √(u² + β⁻²) cancels for u < 0: there it is taken as β⁻²/(√(u² + β⁻²) − u).
+    falling = 0.5 * square / (torch.sqrt(below * below + square) - below)
+    return torch.where(u < 0, falling, 0.5 * (u + torch.sqrt(u * u + square)))
 
 
 def _squareplus_slope(u: Tensor, sharpness: Tensor | float) -> Tensor:
-    return 0.5 + 0.5 * u * torch.rsqrt(u * u + (1.0 / sharpness) ** 2)
+    return _squareplus(u, sharpness) * torch.rsqrt(u * u + (1.0 / sharpness) ** 2)
 
 
 def _squareplus_curvature(u: Tensor, slope: Tensor, sharpness: Tensor | float) -> Tensor:

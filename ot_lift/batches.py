@@ -74,6 +74,7 @@ class _Epochs:
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         position = int(state["position"])
+        self.order, self.position = torch.empty(0, dtype=torch.int64), self.size
         if position >= 0:
             self.generator.set_state(state["start"])
             self.begin()
@@ -163,9 +164,9 @@ class StreamBatches(Batches):
         self._block = (self._block + 1) % _POOL_BLOCKS
 
     def state(self) -> dict[str, Tensor]:
-        return {**self._epochs.state(), "pool": self._pool, "block": torch.tensor(self._block)}
+        return {**self._epochs.state(), "pool": self._pool.clone(), "block": torch.tensor(self._block)}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        self._pool = state["pool"].to(self._pool)
+        self._pool = state["pool"].to(self._pool, copy=True)
         self._block = int(state["block"])
         self._epochs.load_state(state)

@@ -56,10 +56,7 @@ class Estimate:
 
     def quantile(self, level: float) -> float:
         """Student-t quantile with Welch–Satterthwaite degrees of freedom."""
-        sides = [
-            (v, len(values) - 1)
-            for v, values in zip(self._variances(), (self.source, self.target), strict=True)
-        ]
+        sides = [(v, len(values) - 1) for v, values in zip(self._variances(), (self.source, self.target), strict=True)]
         total = sum(v for v, _ in sides)
         if total == 0:
             return 0.0
@@ -86,9 +83,7 @@ def dual_estimate(unit: HeldOut, strong_convexity: float) -> tuple[Estimate, flo
     source, target = squares[0] - 2 * unit.phi_x, squares[1] - 2 * conjugate
     largest = sum(float(np.abs(term).max()) for term in (*squares, 2 * unit.phi_x, 2 * unit.phi_x_hat))
     value = float(source.mean() + target.mean())
-    return Estimate(value, source / len(source), target / len(target)), 8 * float(
-        np.finfo(np.float64).eps
-    ) * largest
+    return Estimate(value, source / len(source), target / len(target)), 8 * float(np.finfo(np.float64).eps) * largest
 
 
 def primal_estimate(costs: Array) -> Estimate:
@@ -108,13 +103,10 @@ class UpperLimit:
     converged: bool
 
 
-def upper_limit(
-    unit: HeldOut, costs: Array, *, max_transport_points: int, generator: torch.Generator
-) -> UpperLimit:
+def upper_limit(unit: HeldOut, costs: Array, *, max_transport_points: int, generator: torch.Generator) -> UpperLimit:
     """The smaller of two upper limits, each at half the error level (a union bound pays for the choice)."""
     rows, columns = (
-        torch.randperm(len(points), generator=generator)[:max_transport_points].numpy()
-        for points in (unit.x, unit.y)
+        torch.randperm(len(points), generator=generator)[:max_transport_points].numpy() for points in (unit.x, unit.y)
     )
     direct = exact_transport(unit.x[rows], unit.y[columns])
     image = exact_transport(unit.transported[rows], unit.y[columns])

@@ -201,9 +201,7 @@ def certify(
         }
     )
     if not strong_convexity > 0:
-        raise DataError(
-            f"expected strong_convexity > 0, got {strong_convexity}; without it φ* has no upper bound"
-        )
+        raise DataError(f"expected strong_convexity > 0, got {strong_convexity}; without it φ* has no upper bound")
     generator = generator or torch.Generator()
     scale = _scale(inputs)
     unit = _rescale(inputs, scale)
@@ -237,9 +235,7 @@ def certify(
         transport_points=upper.points,
     )
     noise = primal.minus(dual).error()
-    words = _judge(
-        found, variance=(scale * _spread(unit.y)) ** 2, noise=scale**2 * noise, features=unit.x.shape[1]
-    )
+    words = _judge(found, variance=(scale * _spread(unit.y)) ** 2, noise=scale**2 * noise, features=unit.x.shape[1])
     return replace(found, words=words if upper.converged else (*words, _SIMPLEX_STOPPED))
 
 
@@ -248,9 +244,7 @@ def _judge(found: Certificate, *, variance: float, noise: float, features: int) 
     words = [word for word in (_pushforward_word(found), _gap_word(found, variance, noise)) if word]
     words += _width_words(found, variance, features, poor=bool(words))
     if found.dual_value < -2 * found.w2_squared_lower_error - 1e-9 * variance:
-        words.append(
-            f"The dual value is negative ({found.dual_value:.3g}): the potential gives no lower bound."
-        )
+        words.append(f"The dual value is negative ({found.dual_value:.3g}): the potential gives no lower bound.")
     if not found.smallest_hessian_eigenvalue > 0:
         words.append(
             f"The potential is not convex everywhere: a Hessian eigenvalue of "
@@ -350,7 +344,5 @@ def _check(arrays: dict[str, npt.ArrayLike]) -> HeldOut:
             raise DataError(f"expected {name} of shape {shape}, got {found[name].shape}")
     for name, values in found.items():
         if not np.isfinite(values).all():
-            raise DataError(
-                f"expected {name} without NaN or infinity, got some; the map failed at these points"
-            )
+            raise DataError(f"expected {name} without NaN or infinity, got some; the map failed at these points")
     return HeldOut(**found)

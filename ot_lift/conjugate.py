@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ot_lift.errors import ConvergenceError
 from ot_lift.potentials import Potential
 
 Method = Literal["auto", "newton", "newton-cg"]
 
-# Above this dimension Hessian-vector products beat the full Hessian (benchmarks/throughput.py prints both).
+# From this dimension on Hessian-vector products beat the full Hessian (benchmarks/conjugation.py times both).
 NEWTON_CG_FROM = 96
 
 _ARMIJO = 1e-4
+_BLOCK_BYTES = 1 << 27  # of Hessians at a time: memory stays flat however many points there are
 _SHORTEST_STEP = 2.0**-40
 
 
@@ -46,7 +48,7 @@ def conjugate(
     x0: Tensor | None = None,
     *,
     tol: float | None = None,
-    max_steps: int = 200,
+    max_steps: int = 1000,
     method: Method = "auto",
     throw: bool = True,
 ) -> Conjugate:
@@ -56,13 +58,13 @@ def conjugate(
     batch once converged. Moderate dimensions factor the exact Hessian; large ones solve for the step by conjugate
     gradients on Hessian-vector products. With autograd enabled ``value`` is differentiable in ``y`` and in the
     parameters by the envelope theorem and ``argmax`` by the implicit function theorem,
-    :math:`\partial\hat x/\partial w = -H^{-1}\partial_w\nabla\varphi`.
+    :math:`\partial\hat x/\partial w = -H^{-1}\partial_w\nabla\varphi`, both once: second derivatives would miss x̂'s own.
 
     Args:
         potential: a strongly convex potential.
         y: points of shape ``(m, features)``; the result has their dtype.
         x0: where to start, ``(m, features)`` (default: ``y``). A row that is not finite starts at ``y``.
-        tol: on ‖∇φ(x̂) − y‖∞ (default: 1e-9 in float64, 1e-4 in float32, at most 64 roundings of the data).
+        tol: on ‖∇φ(x̂) − y‖∞ (default: 1e-9 in float64, 1e-4 in float32); never below 64 roundings of the point.
         max_steps: evaluations per point before it is given up.
         method: ``"newton"``, ``"newton-cg"`` or ``"auto"`` (by dimension).
         throw: raise if a point has not converged; else say so in the record.
@@ -89,17 +91,28 @@ def conjugate(
         raise ValueError(f"expected method 'auto', 'newton' or 'newton-cg', got {method!r}")
     if method == "auto":
         method = "newton" if potential.features < NEWTON_CG_FROM else "newton-cg"
-    direction = _newton_direction if method == "newton" else _newton_cg_direction
+    tolerances = _tolerances(y, tol)
+    start = y if x0 is None else x0
+    rows = max(1, _BLOCK_BYTES // (y.shape[1] ** 2 * y.element_size()))
     with torch.no_grad():
-        tolerances = _tolerances(y, tol)
-        search = _Search(potential, y.detach(), y.detach() if x0 is None else x0.detach(), tolerances)
-        search.run(direction, max_steps)
-    record = search.record()
+        blocks = [
+            _search(potential, *block, method=method, max_steps=max_steps)
+            for block in zip(y.detach().split(rows), start.detach().split(rows), tolerances.split(rows), strict=True)
+        ]
+    record = Conjugate(*(torch.cat([getattr(one, name.name) for one in blocks]) for name in fields(Conjugate)))
     if throw and not bool(record.converged.all()):
         _raise(record, tolerances)
     if torch.is_grad_enabled():
-        return _differentiable(potential, y, record, direction)
+        return _differentiable(potential, y, record, method)
     return record
+
+
+def _search(
+    potential: Potential, y: Tensor, x0: Tensor, tolerances: Tensor, *, method: Method, max_steps: int
+) -> Conjugate:
+    search = _Search(potential, y, x0, tolerances)
+    search.run(_Newton(potential, y) if method == "newton" else _NewtonCG(potential, y), max_steps)
+    return search.record()
 
 
 def _tolerances(y: Tensor, tol: float | None) -> Tensor:
@@ -133,25 +146,40 @@ class _Search:
         value, gradient = self.potential.value_gradient(x)
         return value - (x * y).sum(1), gradient - y
 
-    def run(self, direction: Callable[[Potential, Tensor, Tensor], Tensor], max_steps: int) -> None:
+    def run(self, directions: _Directions, max_steps: int) -> None:
         active = (~(self.residual <= self.tolerances)).nonzero().squeeze(1)
         if len(active) == 0 or max_steps < 1:
             return
-        move = direction(self.potential, self.x[active], self.gradient[active])
+        directions.renew(active, self.x[active])
+        move = self._downhill(directions, active)
         length = torch.ones(len(active), dtype=self.y.dtype, device=self.y.device)
+        stale = torch.zeros(len(active), dtype=torch.bool, device=self.y.device)
         for _ in range(max_steps):
+            before = self.residual[active]
             accepted = self._try(active, move, length)
-            length = torch.where(accepted, 1.0, 0.5 * length)
+            # A factor is kept while it contracts fast: a gradient costs a fraction of a Hessian (a chord method).
+            slow = accepted & (self.residual[active] > directions.contraction * before)
+            renew = slow | (~accepted & stale)
+            # Kinks that have shortened a step shorten the next: trying a full one every time costs evaluations.
+            length = torch.where(accepted, (2 * length).clamp_max(1.0), torch.where(renew, length, 0.5 * length))
             going = ~(self.residual[active] <= self.tolerances[active]) & (length > _SHORTEST_STEP)
             if not bool(going.any()):
                 return
-            fresh = accepted[going]
             active, move, length = active[going], move[going], length[going]
-            if bool(fresh.all()):
-                move = direction(self.potential, self.x[active], self.gradient[active])
-            elif bool(fresh.any()):
-                rows = active[fresh]
-                move[fresh] = direction(self.potential, self.x[rows], self.gradient[rows])
+            renew, turn = renew[going], (accepted | renew)[going]
+            stale = (stale[going] | turn) & ~renew
+            if bool(renew.any()):
+                rows = active[renew]
+                directions.renew(rows, self.x[rows])
+            if bool(turn.any()):
+                move[turn] = self._downhill(directions, active[turn])
+
+    def _downhill(self, directions: _Directions, rows: Tensor) -> Tensor:
+        """Directions for some points; the steepest descent where a Hessian is too singular to give one."""
+        gradient = self.gradient[rows]
+        move = directions.move(rows, self.x[rows], gradient)
+        sound = torch.isfinite(move).all(1) & ((move * gradient).sum(1) < 0)
+        return torch.where(sound[:, None], move, -gradient)
 
     def _try(self, active: Tensor, move: Tensor, length: Tensor) -> Tensor:
         """One trial per active point; those that decrease the objective enough move."""
@@ -159,7 +187,8 @@ class _Search:
         value, gradient = self._objective(trial, self.y[active])
         before = self.value[active]
         slope = (self.gradient[active] * move).sum(1)
-        rounding = 16 * torch.finfo(value.dtype).eps * (1 + before.abs() + (trial * self.y[active]).sum(1).abs())
+        terms = 1 + before.abs() + (trial * self.y[active]).sum(1).abs()
+        rounding = 16 * torch.finfo(value.dtype).eps * terms
         residual = gradient.abs().amax(1)
         # Within rounding of the minimum values no longer tell better from worse, but residuals still do.
         near = (value <= before + rounding) & (residual < self.residual[active])
@@ -174,41 +203,88 @@ class _Search:
         return Conjugate(-self.value, self.x, self.residual, self.steps, self.residual <= self.tolerances)
 
 
-def _newton_direction(potential: Potential, x: Tensor, gradient: Tensor) -> Tensor:
-    return solve_hessian(potential.hessian(x), -gradient)
+class _Directions(Protocol):
+    """Where the search gets its directions: an approximate −∇²φ⁻¹·gradient for some of its points."""
+
+    contraction: float
+
+    def renew(self, rows: Tensor, x: Tensor) -> None:
+        """Linearise afresh at these points."""
+
+    def move(self, rows: Tensor, x: Tensor, gradient: Tensor) -> Tensor:
+        """Directions from the last linearisation."""
 
 
-def solve_hessian(hessian: Tensor, right: Tensor) -> Tensor:
-    """H⁻¹·right row by row by Cholesky; rows that fail in float32 are redone in float64 with a rounding's jitter.
+class _Newton:
+    """Cholesky factors of the exact Hessian, kept for further steps while they serve."""
+
+    contraction = 0.25
+
+    def __init__(self, potential: Potential, y: Tensor) -> None:
+        self.potential = potential
+        self.factor = y.new_empty(len(y), y.shape[1], y.shape[1])
+
+    def renew(self, rows: Tensor, x: Tensor) -> None:
+        self.factor[rows] = factor_hessian(self.potential.hessian(x))
+
+    def move(self, rows: Tensor, x: Tensor, gradient: Tensor) -> Tensor:
+        return torch.cholesky_solve(-gradient[..., None], self.factor[rows]).squeeze(-1)
+
+
+class _NewtonCG:
+    """Inexact Newton directions by conjugate gradients; nothing is kept."""
+
+    contraction = 0.0
+
+    def __init__(self, potential: Potential, y: Tensor) -> None:
+        self.potential = potential
+
+    def renew(self, rows: Tensor, x: Tensor) -> None:
+        """Nothing to do: every direction linearises."""
+
+    def move(self, rows: Tensor, x: Tensor, gradient: Tensor) -> Tensor:
+        product = self.potential.linearise(x)[2]
+        # Forcing term min(0.1, √‖g‖)·‖g‖ gives superlinear convergence (Nocedal & Wright 2006, section 7.1).
+        norm = gradient.norm(dim=1)
+        return conjugate_gradients(product, -gradient, tol=norm * norm.sqrt().clamp_max(0.1))
+
+
+def _solve(potential: Potential, x: Tensor, right: Tensor) -> Tensor:
+    """∇²φ(x)⁻¹·right to rounding, by factorisation."""
+    return torch.cholesky_solve(right[..., None], factor_hessian(potential.hessian(x))).squeeze(-1)
+
+
+def _solve_cg(potential: Potential, x: Tensor, right: Tensor) -> Tensor:
+    """∇²φ(x)⁻¹·right to rounding, by conjugate gradients and one refinement of what their recursion has drifted."""
+    product = potential.linearise(x)[2]
+    tol = 64 * torch.finfo(right.dtype).eps * right.norm(dim=1)
+    solution = conjugate_gradients(product, right, tol=tol)
+    return solution + conjugate_gradients(product, right - product(solution), tol=tol)
+
+
+def factor_hessian(hessian: Tensor) -> Tensor:
+    """Lower Cholesky factors of Hessians; those that fail by rounding are redone in float64 with a rounding's jitter.
 
     Args:
-        hessian: positive definite, ``(n, d, d)``.
-        right: ``(n, d)``.
+        hessian: positive semi-definite, ``(n, d, d)``.
 
     Returns:
-        ``(n, d)``.
+        ``(n, d, d)``; not finite where even that fails.
 
     Example:
-        >>> solve_hessian(2 * torch.eye(2)[None], torch.tensor([[2.0, 4.0]]))
-        tensor([[1., 2.]])
+        >>> factor_hessian(4 * torch.eye(2)[None]).tolist()
+        [[[2.0, 0.0], [0.0, 2.0]]]
     """
     factor, info = torch.linalg.cholesky_ex(hessian)
-    solution = torch.cholesky_solve(right[..., None], factor).squeeze(-1)
-    if bool((info > 0).any()):
-        bad = info > 0
-        matrix = hessian[bad].double()
+    failed = info > 0
+    if bool(failed.any()):
+        matrix = hessian[failed].double()
         scale = matrix.diagonal(dim1=1, dim2=2).abs().amax(1).clamp_min(torch.finfo(torch.float64).tiny)
         jitter = 4 * torch.finfo(hessian.dtype).eps * hessian.shape[-1] * scale
-        matrix = matrix + torch.diag_embed(jitter[:, None].expand(-1, matrix.shape[-1]))
-        solution[bad] = torch.linalg.solve(matrix, right[bad].double()).to(right)
-    return solution
-
-
-def _newton_cg_direction(potential: Potential, x: Tensor, gradient: Tensor) -> Tensor:
-    product = potential.linearise(x)[2]
-    # Forcing term min(½, √‖g‖)·‖g‖ gives superlinear convergence (Nocedal & Wright 2006, section 7.1).
-    norm = gradient.norm(dim=1)
-    return conjugate_gradients(product, -gradient, tol=norm * norm.sqrt().clamp_max(0.1))
+        again, info = torch.linalg.cholesky_ex(matrix + torch.diag_embed(jitter[:, None].expand(-1, matrix.shape[-1])))
+        again[info > 0] = float("nan")
+        factor[failed] = again.to(factor)
+    return factor
 
 
 def conjugate_gradients(
@@ -256,19 +332,20 @@ class _Implicit(torch.autograd.Function):
         return argmax.clone()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, None, None]:
-        with torch.no_grad():
-            return ctx.solve(outputs[0]), None, None
+        return ctx.solve(outputs[0]), None, None
 
 
 def _differentiable(
     potential: Potential,
     y: Tensor,
     record: Conjugate,
-    direction: Callable[[Potential, Tensor, Tensor], Tensor],
+    method: Method,
 ) -> Conjugate:
     fixed = record.argmax.detach()
     value = (fixed * y).sum(1) - potential(fixed)
     defect = y - potential.gradient(fixed)
-    argmax = _Implicit.apply(defect, fixed, lambda right: direction(potential, fixed, -right))
+    solve = _solve if method == "newton" else _solve_cg
+    argmax = _Implicit.apply(defect, fixed, lambda right: solve(potential, fixed, right))
     return Conjugate(value, argmax, record.residual, record.steps, record.converged)

@@ -54,9 +54,7 @@ class Bound(nn.Module):
         self.weights = dict(weights)
         tied = aliases or {}
         self._swapped = {
-            f"module.{name}": weight
-            for first, weight in self.weights.items()
-            for name in (first, *tied.get(first, ()))
+            f"module.{name}": weight for first, weight in self.weights.items() for name in (first, *tied.get(first, ()))
         }
 
     def _run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -157,9 +155,7 @@ class Constrained(nn.Module):
     def __init__(self, module: nn.Module, positivity: PositivityLike = "softplus") -> None:
         super().__init__()
         if positivity == "lift":
-            raise ValueError(
-                "expected a positivity other than 'lift' here; use Lift(module, features=...) for it"
-            )
+            raise ValueError("expected a positivity other than 'lift' here; use Lift(module, features=...) for it")
         self._keep(module)
         weights = self._marked_weights()
         self.positivities = nn.ModuleList(make_positivity(positivity) for _ in weights)
@@ -203,10 +199,7 @@ class Constrained(nn.Module):
 
     def weights(self, batch: Tensor | None = None) -> dict[str, Tensor]:
         """Effective weights by `named_parameters()` name, with their graph; `batch` is not used here."""
-        return {
-            name: kind.weight(raw)
-            for name, kind, raw in zip(self._marked, self._kinds(), self.raw, strict=True)
-        }
+        return {name: kind.weight(raw) for name, kind, raw in zip(self._marked, self._kinds(), self.raw, strict=True)}
 
     def effective(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """All parameters of the module by name, `weights` in place of the marked ones: what to average."""
@@ -214,10 +207,7 @@ class Constrained(nn.Module):
 
     def final_weights(self, batch: Tensor | None = None) -> dict[str, Tensor]:
         """The weights that `bake` keeps: those of `weights`, made ≥ 0 where iterates may be negative."""
-        return {
-            name: kind.final(raw)
-            for name, kind, raw in zip(self._marked, self._kinds(), self.raw, strict=True)
-        }
+        return {name: kind.final(raw) for name, kind, raw in zip(self._marked, self._kinds(), self.raw, strict=True)}
 
     def bind(self, weights: Mapping[str, Tensor] | None = None, batch: Tensor | None = None) -> Bound:
         """The module at fixed weights: emit once, evaluate often.
@@ -249,9 +239,7 @@ class Constrained(nn.Module):
         own = dict(plain.named_parameters())
         for name, weight in self.final_weights(batch).items():
             if not bool(torch.isfinite(weight).all()):
-                raise ValueError(
-                    f"expected finite weights to bake, got NaN or inf in {name}; training has diverged"
-                )
+                raise ValueError(f"expected finite weights to bake, got NaN or inf in {name}; training has diverged")
             own[name].data = weight.detach().clone()
             own[name].requires_grad_(True)
         for name in self._marked:
@@ -260,9 +248,7 @@ class Constrained(nn.Module):
 
     def penalty(self) -> Tensor:
         """Scalar to add to the loss: 0 unless the positivity has one."""
-        return torch.stack(
-            [kind.penalty(raw) for kind, raw in zip(self._kinds(), self.raw, strict=True)]
-        ).sum()
+        return torch.stack([kind.penalty(raw) for kind, raw in zip(self._kinds(), self.raw, strict=True)]).sum()
 
     def after_step(self) -> None:
         """Call after each optimizer step."""
@@ -282,12 +268,8 @@ class ConstrainedPotential(Constrained, Potential):
         assert isinstance(self._module, Potential)  # for the type checker: what __new__ looked at
         return self._module
 
-    def bind(
-        self, weights: Mapping[str, Tensor] | None = None, batch: Tensor | None = None
-    ) -> BoundPotential:
-        return BoundPotential(
-            self._potential, self.weights(batch) if weights is None else weights, self._aliases
-        )
+    def bind(self, weights: Mapping[str, Tensor] | None = None, batch: Tensor | None = None) -> BoundPotential:
+        return BoundPotential(self._potential, self.weights(batch) if weights is None else weights, self._aliases)
 
     @property
     def strong_convexity(self) -> float:
@@ -299,9 +281,7 @@ class ConstrainedPotential(Constrained, Potential):
     def value_gradient(self, x: Tensor, batch: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.bind(batch=x if batch is None else batch).value_gradient(x)
 
-    def linearise(
-        self, x: Tensor, batch: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
+    def linearise(self, x: Tensor, batch: Tensor | None = None) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
         return self.bind(batch=x if batch is None else batch).linearise(x)
 
     def value_gradient_hessian(self, x: Tensor, batch: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:

@@ -75,9 +75,7 @@ def l2_uvp(transported: object, truth: object, target: object) -> float:
     points = float64_points(target, name="target", features=fitted.shape[1])
     variance = (points - points.mean(0)).square().sum(1).mean()
     if not variance > 0:
-        raise DataError(
-            "expected target points that vary, got points that are all equal: L2-UVP has no scale"
-        )
+        raise DataError("expected target points that vary, got points that are all equal: L2-UVP has no scale")
     return float(100 * (fitted - true).square().sum(1).mean() / variance)
 
 
@@ -156,8 +154,7 @@ def _half(count: int, size: int | None) -> int:
     size = count // 2 if size is None else size
     if size < 1 or 2 * size > count:
         raise DataError(
-            f"expected at least {max(2, 2 * size)} rows of the target, for two halves, got {count}; "
-            "give more points"
+            f"expected at least {max(2, 2 * size)} rows of the target, for two halves, got {count}; give more points"
         )
     return size
 
@@ -232,9 +229,7 @@ def pushforward_error(
     )
 
 
-def _null_levels(
-    points: Tensor, projected: Tensor, *, repeats: int, generator: torch.Generator
-) -> tuple[float, float]:
+def _null_levels(points: Tensor, projected: Tensor, *, repeats: int, generator: torch.Generator) -> tuple[float, float]:
     """95% levels of energy distance and sliced W2² over halvings, sharing one distance matrix and one sort.
 
     With s = ±1 naming the halves, the energy distance of two halves of size k is −sᵀDs/k².

@@ -98,9 +98,7 @@ def maximum_mean_discrepancy(X: object, Y: object, *, bandwidth: float | None = 
         positive = positive[positive > 0]
         bandwidth = float(positive.median()) if positive.numel() else 1.0
     if not bandwidth > 0:
-        raise DataError(
-            f"expected bandwidth > 0 (data units), got {bandwidth}; leave it out for the median distance"
-        )
+        raise DataError(f"expected bandwidth > 0 (data units), got {bandwidth}; leave it out for the median distance")
     width = bandwidth
 
     def kernel(distance: Tensor) -> Tensor:

@@ -119,9 +119,7 @@ def principled_(
     if not 0.0 < correlation < 1.0:
         raise ValueError(f"expected correlation strictly between 0 and 1, got {correlation}")
     if not 0.0 <= skip_variance < 1.0 - correlation:
-        raise ValueError(
-            f"expected 0 <= skip_variance < 1 - correlation, got {skip_variance} at {correlation}"
-        )
+        raise ValueError(f"expected 0 <= skip_variance < 1 - correlation, got {skip_variance} at {correlation}")
     fan_in = _fan_in(weight)
     moments = activation_moments(activation, correlation)
     variance = moments.square - moments.mean**2
@@ -136,9 +134,7 @@ def principled_(
 
 
 @torch.no_grad()
-def folded_normal_(
-    weight: Tensor, generator: torch.Generator | None = None, *, std: float | None = None
-) -> Tensor:
+def folded_normal_(weight: Tensor, generator: torch.Generator | None = None, *, std: float | None = None) -> Tensor:
     """Fill a weight with |N(0, std²)|.
 
     The default std = √(π/2)/n, n the fan-in, gives E Σⱼ wᵢⱼ = 1: a layer averages the one before it and its

@@ -72,9 +72,7 @@ class SetSummary(nn.Module):
     def forward(self, batch: Tensor) -> Tensor:
         """The code, shape (code_features,), of a batch of shape (n, features)."""
         if batch.ndim < 2 or len(batch) == 0 or batch[0].numel() != self.features:
-            raise ValueError(
-                f"expected a batch of shape (n, {self.features}) with n >= 1, got {tuple(batch.shape)}"
-            )
+            raise ValueError(f"expected a batch of shape (n, {self.features}) with n >= 1, got {tuple(batch.shape)}")
         hidden = batch.detach().flatten(1).to(self.head.weight)
         for layer in self.rows:
             hidden = functional.relu(layer(hidden), inplace=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import Transform, constraints
 
 from ot_lift.conjugate import Conjugate, conjugate
+from ot_lift.constrained import BoundPotential
 from ot_lift.data import Standardizer
 from ot_lift.potentials import Potential
 
@@ -41,25 +42,29 @@ class StandardisedPotential(Potential):
         super().__init__()
         self.features = inner.features
         self.inner, self.coordinates = inner.double(), coordinates
-        self._single = (copy.deepcopy(inner).float(),)  # in a tuple: not a submodule, so not in the state
 
-    def _inner(self, x: Tensor) -> Potential:
-        return self._single[0] if x.dtype == torch.float32 else self.inner
+    def _inner(self, dtype: torch.dtype) -> Potential:
+        """φ̃ in a dtype. Its tensors are cast at every call, so they cannot be older than those of `inner`."""
+        if dtype != torch.float32:
+            return self.inner
+        kinds = (self.inner.named_parameters, self.inner.named_buffers)
+        tensors = itertools.chain.from_iterable(kind(remove_duplicate=False) for kind in kinds)
+        return BoundPotential(self.inner, {n: t.to(dtype) for n, t in tensors if t.is_floating_point()})
 
     @property
     def strong_convexity(self) -> float:
         return self.coordinates.strong_convexity(self.inner.strong_convexity)
 
     def forward(self, x: Tensor) -> Tensor:
-        inner = self._inner(x)(self.coordinates.source(x, dtype=x.dtype))
+        inner = self._inner(x.dtype)(self.coordinates.source(x, dtype=x.dtype))
         return self.coordinates.potential(x, inner).to(x.dtype)
 
     def gradient(self, x: Tensor) -> Tensor:
-        inner = self._inner(x).gradient(self.coordinates.source(x, dtype=x.dtype))
+        inner = self._inner(x.dtype).gradient(self.coordinates.source(x, dtype=x.dtype))
         return self.coordinates.target_inverse(inner, dtype=x.dtype)
 
     def linearise(self, x: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
-        value, gradient, product = self._inner(x).linearise(self.coordinates.source(x, dtype=x.dtype))
+        value, gradient, product = self._inner(x.dtype).linearise(self.coordinates.source(x, dtype=x.dtype))
         matrix, scale = self.coordinates.matrix.to(x.dtype), self.coordinates.scale.to(x.dtype)
 
         def outer(v: Tensor) -> Tensor:
@@ -68,7 +73,7 @@ class StandardisedPotential(Potential):
         return *self._in_data_units(x, value, gradient), outer
 
     def value_gradient_hessian(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        value, gradient, hessian = self._inner(x).value_gradient_hessian(self.coordinates.source(x, dtype=x.dtype))
+        value, gradient, hessian = self._inner(x.dtype).value_gradient_hessian(self.coordinates.source(x, dtype=x.dtype))
         matrix, scale = self.coordinates.matrix.to(x.dtype), self.coordinates.scale.to(x.dtype)
         return *self._in_data_units(x, value, gradient), scale * matrix.T @ hessian @ matrix
 
@@ -84,7 +89,7 @@ class StandardisedPotential(Potential):
         """
         target = self.coordinates.target(y)
         with torch.no_grad():  # most of the way in float32, which is twice as fast; float64 then verifies
-            rough = conjugate(self._single[0], target.float(), throw=False).argmax.double()
+            rough = conjugate(self._inner(torch.float32), target.float(), throw=False).argmax.double()
         inner = conjugate(self.inner, target, rough, tol=tol, throw=throw)
         value = self.coordinates.conjugate(y, inner.value)
         argmax = self.coordinates.source_inverse(inner.argmax)
@@ -124,16 +129,22 @@ class GradientMap(Transform):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, GradientMap) and other.potential is self.potential
 
-    __hash__ = Transform.__hash__
+    def __hash__(self) -> int:
+        return hash(self.potential)
 
     def _rows(self, x: Tensor) -> Tensor:
+        if x.shape[-1:] != (self.potential.features,):
+            raise ValueError(f"expected points of shape (..., {self.potential.features}), got {tuple(x.shape)}")
         return x.reshape(-1, self.potential.features)
 
     def _call(self, x: Tensor) -> Tensor:
         return self.potential.gradient(self._rows(x)).reshape(x.shape)
 
     def _inverse(self, y: Tensor) -> Tensor:
-        return conjugate(self.potential, self._rows(y)).argmax.reshape(y.shape)
+        rows = self._rows(y)
+        if isinstance(self.potential, StandardisedPotential):  # its tolerance is in standardised units
+            return self.potential.conjugate(rows).argmax.to(y.dtype).reshape(y.shape)
+        return conjugate(self.potential, rows).argmax.reshape(y.shape)
 
     def log_abs_det_jacobian(self, x: Tensor, y: Any) -> Tensor:
         """Log-determinant of ∇²φ(x), of the batch shape of ``x``, by Cholesky."""

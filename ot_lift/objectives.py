@@ -12,7 +12,7 @@ from ot_lift.losses import plan_regression, semi_dual
 from ot_lift.potentials import Potential
 
 # Conjugation while training: a residual r changes the loss only by r²/2μ, so it need not be small.
-_TRAINING_TOL, _TRAINING_STEPS = 1e-3, 12
+_TRAINING_TOL, _TRAINING_STEPS = 1e-3, 24
 _HELD_OUT_TOL, _HELD_OUT_STEPS = 1e-4, 60
 # Beyond this many bytes of remembered maximisers a target point is solved from scratch at every visit.
 _MEMORY_BYTES = 1 << 30
@@ -103,6 +103,7 @@ class SemiDual:
             mean = _mean(difference, weight)
             share = torch.ones_like(difference) if weight is None else weight
             spread = (share * (difference - mean)).square().sum() / share.sum().square()
+            spread = spread * len(share) / max(1, len(share) - 1)
             gain, variance = gain + float(mean), variance + float(spread)
         return gain, variance**0.5
 
@@ -118,13 +119,17 @@ class SemiDual:
     def state(self) -> dict[str, Tensor]:
         parts = {"source": self.source.state(), "target": self.target.state()}
         tensors = {f"{side}.{key}": value for side, part in parts.items() for key, value in part.items()}
-        return {**tensors, "memory": self._memory, "held_out_argmax": self._held_out_argmax}
+        tensors |= {"memory": self._memory.clone(), "held_out_argmax": self._held_out_argmax}
+        if self._steps:  # for the averages of the next report
+            tensors |= {"steps": torch.stack(self._steps), "unsolved": torch.stack(self._unsolved)}
+        return tensors
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         for side, batches in (("source.", self.source), ("target.", self.target)):
             batches.load_state({k.removeprefix(side): v for k, v in state.items() if k.startswith(side)})
-        self._memory = state["memory"].to(self._memory)
+        self._memory = state["memory"].to(self._memory, copy=True)
         self._held_out_argmax = state["held_out_argmax"].to(self._held_out_argmax)
+        self._steps, self._unsolved = list(state.get("steps", ())), list(state.get("unsolved", ()))
 
 
 class PlanRegression:

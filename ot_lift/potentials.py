@@ -18,6 +18,8 @@ from ot_lift.positivity import mark_nonnegative
 # Size of the Jacobians of a block of a Hessian sweep: blocks stay in cache and their buffers are reused.
 _BLOCK_BYTES = 2 << 20
 
+_SKIP_VARIANCE = 0.45
+
 
 class Potential(nn.Module, ABC):
     """A convex function φ: ℝᵈ → ℝ with its first two derivatives, batched over rows.
@@ -166,7 +168,7 @@ class ICNN(Potential):
         learn_sharpness: make β one trainable number per layer (kept positive as exp).
         squared: add the squared units (C_k x)².
         strong_convexity: μ ≥ 0.
-        initialiser: ``"principled"`` (Hoedt & Klambauer 2023, arXiv 2312.12474) or ``"folded_normal"``.
+        initialiser: ``"folded_normal"`` or ``"principled"`` (Hoedt & Klambauer 2023, arXiv 2312.12474).
         generator: source of the initial weights (default: a generator seeded with 0; the global one is not used).
         dtype: of the parameters.
 
@@ -193,7 +195,7 @@ class ICNN(Potential):
         learn_sharpness: bool = False,
         squared: bool = True,
         strong_convexity: float = 1e-2,
-        initialiser: str = "principled",
+        initialiser: str = "folded_normal",
         generator: torch.Generator | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -225,15 +227,24 @@ class ICNN(Potential):
         def normal(rows: int, deviation: float) -> nn.Parameter:
             return nn.Parameter(deviation * torch.randn(rows, d, generator=generator, dtype=dtype))
 
-        self.inputs = nn.ParameterList([normal(h, d**-0.5) for h in widths])
+        # Input skips carry a share of a pre-activation's variance; the principled weights leave them room for it.
+        skip_variance = _SKIP_VARIANCE if initialiser == "principled" else 1.0
+        deviations = [d**-0.5] + [(skip_variance / d) ** 0.5] * (len(widths) - 1)
+        self.inputs = nn.ParameterList([normal(h, deviation) for h, deviation in zip(widths, deviations, strict=True)])
         self.biases = nn.ParameterList([nn.Parameter(torch.zeros(h, dtype=dtype)) for h in widths])
         self.squares = nn.ParameterList([normal(h, 0.5 * d**-0.5) for h in widths] if self.squared else [])
         sizes = [*zip(widths[1:], widths[:-1], strict=True), (1, widths[-1])]
         weights = [nn.Parameter(torch.empty(out, into, dtype=dtype)) for out, into in sizes]
         with torch.no_grad():
-            for weight, bias in zip(weights, [*self.biases[1:], torch.zeros(1)], strict=True):
+            for weight, bias in zip(weights, [*self.biases[1:], None], strict=True):
                 if initialiser == "principled":
-                    principled_(weight, bias, generator=generator)
+                    principled_(
+                        weight,
+                        bias,
+                        generator,
+                        skip_variance=_SKIP_VARIANCE,
+                        activation=lambda u: self.activation.value(u, self._fixed_sharpness),
+                    )
                 else:
                     folded_normal_(weight, generator=generator)
         self.weights = nn.ParameterList(weights[:-1])
@@ -378,9 +389,8 @@ class ICNN(Potential):
                     jacobians[-1], state.slope[k - 1][:, None, :], out=workspace.scaled(n, self.hidden_features[k - 1])
                 )
                 flat = direct.reshape(n * d, width) if space is None else direct.view(n * d, width)
-                flat = torch.addmm(
-                    flat, below.view(n * d, -1), self.weights[k - 1].T, out=None if space is None else flat
-                )
+                below = below.view(n * d, self.hidden_features[k - 1])  # −1 would be ambiguous for no rows
+                flat = torch.addmm(flat, below, self.weights[k - 1].T, out=None if space is None else flat)
                 direct = flat.view(n, d, width)
             jacobians.append(direct)
         stacked = workspace.stacked(n, jacobians)
@@ -513,8 +523,8 @@ class _Quartic(nn.Module):
 
 
 def _check_positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise ValueError(f"expected {name} > 0, got {value!r}")
+    if not 0 < value < float("inf"):
+        raise ValueError(f"expected {name} to be finite and > 0, got {value!r}")
 
 
 def _check_strong_convexity(value: float) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from sklearn.covariance import ledoit_wolf
 from torch import Tensor
 
 from ot_lift.batches import Batches, FiniteBatches, StreamBatches, Transform
@@ -15,6 +16,10 @@ from ot_lift.errors import DataError
 
 HELD_OUT_ROWS = 4096  # at most, for stopping and again for the certificate
 _MOMENT_ROWS = 1 << 17  # drawn from a stream for its moments
+# With fewer rows a column the covariance is shrunk (Ledoit & Wolf 2004): of 12 points in 8 dimensions the sample
+# covariance gives a start that is worse than no map at all.
+_SHRINK_BELOW = 20
+_REACH_ROWS = 1 << 16  # in memory at a time while the extent of the data is measured
 _FEWEST_ROWS = 6  # two to train on, two to stop by, two for the certificate
 
 
@@ -49,28 +54,34 @@ class Side:
         Raises:
             DataError: if the data is not what :func:`ot_lift.data.open_rows` takes, or weights go with a stream.
         """
+        if isinstance(data, Tensor):  # moments, splits and held-out points live on the CPU, in float64
+            data = data.cpu()
         rows = open_rows(data, name=name, features=features, minimum_rows=2)
         if rows.size is None:
             if weight is not None:
                 raise DataError(f"expected no weights with the stream {name}; draw its points by their weight")
             stop, certificate, sample = (
-                rows.draw(count, generator).double() for count in (HELD_OUT_ROWS, HELD_OUT_ROWS, _MOMENT_ROWS)
+                rows.draw(count, generator).double().cpu() for count in (HELD_OUT_ROWS, HELD_OUT_ROWS, _MOMENT_ROWS)
             )
             return cls(rows, None, stop, None, certificate, *weighted_moments(sample), None)
-        if rows.size < _FEWEST_ROWS:
-            raise DataError(
-                f"expected {name} with at least {_FEWEST_ROWS} rows (two each to train on, to stop by and to certify), "
-                f"got {rows.size}"
-            )
-        held_out = min(HELD_OUT_ROWS, max(2, rows.size // 10)) / rows.size
-        train, stop_index, certificate_index = split_indices(
-            rows.size, (1 - 2 * held_out, held_out, held_out), generator
-        )
         share = None if weight is None else as_weight(weight, name=f"{name} weight", size=rows.size)
-        if share is not None:  # the certificate's statistics are unweighted: draw its points by weight instead
-            chosen = torch.multinomial(share[certificate_index], len(certificate_index), True, generator=generator)
-            certificate_index = certificate_index[chosen]
+        usable = torch.arange(rows.size) if share is None else share.nonzero().squeeze(1)
+        size = len(usable)
+        if size < _FEWEST_ROWS:
+            raise DataError(
+                f"expected {name} with at least {_FEWEST_ROWS} rows{'' if share is None else ' of positive weight'} "
+                f"(two each to train on, to stop by and to certify), got {size}"
+            )
+        held_out = min(HELD_OUT_ROWS, max(2, size // 10)) / size
+        fractions = (1 - 2 * held_out, held_out, held_out)
+        train, stop_index, certificate_index = (usable[part] for part in split_indices(size, fractions, generator))
+        if share is not None:
+            certificate_index = _keep_by_weight(certificate_index, share[certificate_index], generator)
         mean, covariance = weighted_moments(rows, share, index=train)
+        if share is None and len(train) < _SHRINK_BELOW * rows.features:
+            covariance = torch.from_numpy(
+                ledoit_wolf((rows.take(train).double() - mean).numpy(), assume_centered=True)[0]
+            )
         return cls(
             rows,
             train,
@@ -85,7 +96,7 @@ class Side:
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         """At most ``count`` training points by weight, data units, float64."""
         if self.train is None:
-            return self.rows.draw(count, generator).double()
+            return self.rows.draw(count, generator).double().cpu()
         if self.weight is not None:
             chosen = torch.multinomial(self.weight, count, True, generator=generator)
         else:
@@ -99,6 +110,13 @@ class Side:
         return FiniteBatches(
             self.rows, self.train, transform, batch_size=batch_size, generator=generator, weight=self.weight
         )
+
+    def reach(self) -> Reach:
+        """How far the data extends: over every finite row that was used, or a stream's held-out points."""
+        reach = Reach.of(self.mean, self.covariance, torch.cat([self.stop, self.certificate]))
+        for index in () if self.train is None else self.train.split(_REACH_ROWS):
+            reach = reach.including(self.rows.take(index).double())
+        return reach
 
     def fingerprint(self) -> str:
         """Digest of size, moments and held-out points: tells one dataset from another when a fit is resumed."""
@@ -128,9 +146,23 @@ class Reach:
         values, vectors = torch.linalg.eigh(covariance.double())
         floor = 1e-6 * float(values[-1]) if float(values[-1]) > 0 else 1.0
         whitening = (vectors / values.clamp_min(floor).sqrt()) @ vectors.T
-        return cls(mean, whitening, float(((points.double() - mean) @ whitening).norm(dim=1).max()))
+        return cls(mean, whitening, 0.0).including(points)
+
+    def including(self, points: Tensor) -> Reach:
+        """The same, extended to hold ``points`` ``(n, features)`` too."""
+        return replace(self, radius=max(self.radius, float(self._distance(points).max())))
 
     def beyond(self, points: Tensor, factor: float = 2.0) -> int:
         """How many points lie more than ``factor`` times as far out as any point seen."""
-        distance = ((points.double() - self.centre) @ self.whitening).norm(dim=1)
-        return int((distance > factor * self.radius).sum())
+        return int((self._distance(points) > factor * self.radius).sum())
+
+    def _distance(self, points: Tensor) -> Tensor:
+        return ((points.double() - self.centre) @ self.whitening).norm(dim=1)
+
+
+def _keep_by_weight(index: Tensor, weight: Tensor, generator: torch.Generator) -> Tensor:
+    """Some of ``index`` as an unweighted sample: by rejection no point comes twice, so its statistics are honest."""
+    accepted = torch.rand(len(index), dtype=weight.dtype, generator=generator) * weight.max() < weight
+    if int(accepted.sum()) >= 2:
+        return index[accepted]
+    return index[torch.multinomial(weight, 2, False, generator=generator)]

@@ -61,9 +61,7 @@ SHARED: Mapping[str, Shared] = {
     ),
     "torch's print options": Shared(lambda: dict(vars(PRINT_OPTS)), _write_print_options),
     "torch's gradient mode": Shared(torch.is_grad_enabled, torch.set_grad_enabled),
-    "torch's matrix-product precision": Shared(
-        torch.get_float32_matmul_precision, torch.set_float32_matmul_precision
-    ),
+    "torch's matrix-product precision": Shared(torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
     "torch's deterministic algorithms": Shared(
         torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms
     ),

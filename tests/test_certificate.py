@@ -118,9 +118,7 @@ def test_the_identity_against_a_shifted_gaussian_does_not_exclude_the_truth(
     assert any("A better map would raise the lower one" in word for word in found.words)
 
 
-def test_a_poor_map_is_told_in_words_and_its_bounds_hold(
-    rng: np.random.Generator, generator: torch.Generator
-) -> None:
+def test_a_poor_map_is_told_in_words_and_its_bounds_hold(rng: np.random.Generator, generator: torch.Generator) -> None:
     half_way = QuadraticMap(2 * np.eye(3), np.zeros(3))  # where the target is 4x + 2
     x, y = rng.normal(size=(400, 3)), 4 * rng.normal(size=(400, 3)) + 2
     truth = 9 * 3 + 4 * 3

@@ -80,9 +80,7 @@ def test_training_moves_raw_and_unmarked_parameters_and_nothing_else(generator: 
 
 
 @pytest.mark.parametrize("positivity", POSITIVITIES)
-def test_weights_stay_nonnegative_in_training_and_once_baked(
-    positivity: str, generator: torch.Generator
-) -> None:
+def test_weights_stay_nonnegative_in_training_and_once_baked(positivity: str, generator: torch.Generator) -> None:
     """A loss that pushes every weight below zero."""
     model = Constrained(icnn(generator), positivity)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
@@ -99,9 +97,7 @@ def test_weights_stay_nonnegative_in_training_and_once_baked(
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("positivity", ["softplus", "square", "projection"])
-def test_baked_module_gives_the_same_bits(
-    positivity: str, dtype: torch.dtype, generator: torch.Generator
-) -> None:
+def test_baked_module_gives_the_same_bits(positivity: str, dtype: torch.dtype, generator: torch.Generator) -> None:
     model = Constrained(icnn(generator, dtype), positivity)
     plain = model.bake()
     assert type(plain) is ICNN
@@ -128,9 +124,7 @@ METHODS: dict[str, Callable[[Potential, Tensor], object]] = {
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_constrained_potential_is_a_potential_with_every_method(
-    method: str, generator: torch.Generator
-) -> None:
+def test_a_constrained_potential_is_a_potential_with_every_method(method: str, generator: torch.Generator) -> None:
     model = Constrained(icnn(generator))
     for raw in model.raw:  # away from where the frozen copies are
         raw.data += 1.0

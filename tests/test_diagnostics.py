@@ -96,9 +96,7 @@ def test_distances_carry_the_units_of_the_data(rng: np.random.Generator, scale: 
     x, y = rng.normal(size=(2, 50, 2))
     for distance, power in ((energy_distance, 1), (sliced_w2_squared, 2), (emd_w2_squared, 2)):
         assert distance(scale * x, scale * y) == pytest.approx(scale**power * distance(x, y), rel=1e-9, abs=0)
-    assert maximum_mean_discrepancy(scale * x, scale * y) == pytest.approx(
-        maximum_mean_discrepancy(x, y), rel=1e-9
-    )
+    assert maximum_mean_discrepancy(scale * x, scale * y) == pytest.approx(maximum_mean_discrepancy(x, y), rel=1e-9)
 
 
 def test_a_common_offset_changes_nothing(rng: np.random.Generator) -> None:
@@ -150,9 +148,7 @@ def test_a_sample_of_the_target_stays_below_the_level_19_times_in_20(rng: np.ran
     above = 0
     for seed in range(200):
         x, y = rng.normal(size=(60, 2)), rng.normal(size=(120, 2))
-        found = pushforward_error(
-            x, y, projections=16, repeats=100, generator=torch.Generator().manual_seed(seed)
-        )
+        found = pushforward_error(x, y, projections=16, repeats=100, generator=torch.Generator().manual_seed(seed))
         above += found.energy > found.energy_null
     assert 1 <= above <= 22  # 10 ± 3 expected; four deviations
 

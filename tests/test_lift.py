@@ -130,9 +130,7 @@ def test_weights_are_nonnegative_by_name_and_do_depend_on_the_batch(
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_order_of_the_batch_changes_nothing(
-    variant: str, generator: torch.Generator, batch: Tensor
-) -> None:
+def test_the_order_of_the_batch_changes_nothing(variant: str, generator: torch.Generator, batch: Tensor) -> None:
     model = moved(Lift(icnn(generator, torch.float64), features=3, **VARIANTS[variant]), generator)
     shuffled = batch[torch.randperm(len(batch), generator=generator)]
     for one, other in zip(model.weights(batch).values(), model.weights(shuffled).values(), strict=True):
@@ -149,9 +147,7 @@ def test_the_conditioning_batch_is_detached(generator: torch.Generator, batch: T
     torch.testing.assert_close(slope, model.bake(batch).gradient(batch))
 
 
-def test_the_paper_starts_marked_tensors_at_slack_minus_two(
-    generator: torch.Generator, batch: Tensor
-) -> None:
+def test_the_paper_starts_marked_tensors_at_slack_minus_two(generator: torch.Generator, batch: Tensor) -> None:
     phi = icnn(generator)
     weights = Lift(phi, features=3, emit="all", slack=-2.0).weights(batch)
     for name, parameter in phi.named_parameters():
@@ -193,9 +189,7 @@ def test_a_lifted_potential_is_a_potential(generator: torch.Generator, batch: Te
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_state_dict_deepcopy_and_pickle_round_trips(
-    variant: str, generator: torch.Generator, batch: Tensor
-) -> None:
+def test_state_dict_deepcopy_and_pickle_round_trips(variant: str, generator: torch.Generator, batch: Tensor) -> None:
     phi = icnn(generator)
     model = moved(Lift(phi, features=3, **VARIANTS[variant]), generator)
     fresh = Lift(phi, features=3, **VARIANTS[variant])
@@ -221,8 +215,7 @@ def test_the_same_generator_gives_the_same_lift_and_the_global_state_is_untouche
     phi = icnn(generator)
     before = torch.random.get_rng_state()
     one, two, other = (
-        Lift(phi, features=3, readout_std=1.0, generator=torch.Generator().manual_seed(seed))
-        for seed in (1, 1, 2)
+        Lift(phi, features=3, readout_std=1.0, generator=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
     )
     assert torch.equal(one(batch), two(batch))
     assert not torch.equal(one(batch), other(batch))
@@ -291,17 +284,13 @@ def test_a_module_with_nothing_marked_is_refused(forked_rng: None) -> None:
         ({"features": 0}, "features=0"),
     ],
 )
-def test_bad_options_are_refused_in_words(
-    options: dict[str, Any], words: str, generator: torch.Generator
-) -> None:
+def test_bad_options_are_refused_in_words(options: dict[str, Any], words: str, generator: torch.Generator) -> None:
     with pytest.raises(ValueError, match=words):
         Lift(icnn(generator), **{"features": 3, **options})
 
 
 @pytest.mark.parametrize("shape", [(5, 2), (0, 3), (3,), ()])
-def test_a_batch_of_the_wrong_shape_is_refused_in_words(
-    shape: tuple[int, ...], generator: torch.Generator
-) -> None:
+def test_a_batch_of_the_wrong_shape_is_refused_in_words(shape: tuple[int, ...], generator: torch.Generator) -> None:
     model = Lift(icnn(generator), features=3)
     with pytest.raises(ValueError, match=r"expected a batch of shape \(n, 3\) with n >= 1, got \("):
         model.weights(torch.zeros(shape))

@@ -33,15 +33,11 @@ def requirement_names(requirements: list[str]) -> set[str]:
 def own_files() -> Iterator[Path]:
     """Every text file that the project wrote."""
     yield from (
-        path
-        for path in ROOT.iterdir()
-        if path.is_file() and path.suffix in {"", ".md", ".toml", ".txt", ".cff"}
+        path for path in ROOT.iterdir() if path.is_file() and path.suffix in {"", ".md", ".toml", ".txt", ".cff"}
     )
     for folder in OWN_FOLDERS:
         paths = (ROOT / folder).rglob("*")
-        yield from (
-            p for p in paths if p.is_file() and p.suffix in {"", ".py", ".md", ".json", ".html", ".j2"}
-        )
+        yield from (p for p in paths if p.is_file() and p.suffix in {"", ".py", ".md", ".json", ".html", ".j2"})
 
 
 @pytest.fixture(scope="module")
@@ -101,13 +97,9 @@ def test_all_is_every_extra_but_the_peers() -> None:
 def test_every_requirement_is_pinned_within_its_range() -> None:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = {
-        canonicalize_name(Requirement(line).name): line.split("==")[1]
-        for line in lines
-        if not line.startswith("#")
+        canonicalize_name(Requirement(line).name): line.split("==")[1] for line in lines if not line.startswith("#")
     }
-    ranges = PROJECT["dependencies"] + [
-        one for group in PROJECT["optional-dependencies"].values() for one in group
-    ]
+    ranges = PROJECT["dependencies"] + [one for group in PROJECT["optional-dependencies"].values() for one in group]
     for requirement in map(Requirement, ranges):
         if requirement.name != "ot-lift":
             assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), str(requirement)
@@ -133,27 +125,25 @@ def test_no_file_speaks_of_a_machine() -> None:
     assert not found
 
 
-def overrides_a_foreign_method(owner: type, name: str) -> bool:
-    bases = owner.__mro__[1:]
-    return any(name in vars(base) and not base.__module__.startswith("ot_lift") for base in bases)
+def public_methods(owner: type) -> Iterator[str]:
+    """What a class itself defines for its users, less overrides of other libraries' methods."""
+    foreign = {name for base in owner.__mro__ if not base.__module__.startswith("ot_lift") for name in vars(base)}
+    yield from (
+        name for name in vars(owner).keys() - foreign if not name.startswith("_") and callable(getattr(owner, name))
+    )
 
 
 def public_objects() -> Iterator[tuple[str, object]]:
-    """Public classes and functions of every module, and the public methods that a class itself defines."""
+    """Public classes, functions and methods of every module, each where it is defined."""
     for module_name in (module.name for module in pkgutil.iter_modules(ot_lift.__path__, "ot_lift.")):
-        module = importlib.import_module(module_name)
-        for name, value in vars(module).items():
+        for name, value in vars(importlib.import_module(module_name)).items():
             if name.startswith("_") or getattr(value, "__module__", None) != module_name:
                 continue
-            if inspect.isfunction(value) or inspect.isclass(value):
-                yield f"{module_name}.{name}", value
             if inspect.isclass(value):
-                methods = {key: one for key, one in vars(value).items() if not key.startswith("_")}
-                yield from (
-                    (f"{module_name}.{name}.{k}", getattr(value, k))
-                    for k, m in methods.items()
-                    if callable(m)
-                )
+                yield f"{module_name}.{name}", value
+                yield from ((f"{module_name}.{name}.{one}", getattr(value, one)) for one in public_methods(value))
+            elif inspect.isfunction(value):
+                yield f"{module_name}.{name}", value
 
 
 def test_every_public_name_is_documented() -> None:

@@ -113,9 +113,7 @@ def test_a_failed_write_leaves_the_earlier_record(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_record_that_contradicts_itself_is_refused(
-    change: dict[str, object], message: str, tmp_path: Path
-) -> None:
+def test_a_record_that_contradicts_itself_is_refused(change: dict[str, object], message: str, tmp_path: Path) -> None:
     path = write_record("toy", settings={}, seeds=[], figures=[], directory=tmp_path)
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | change), encoding="utf-8")
     with pytest.raises(ValueError, match=message):
