@@ -54,24 +54,24 @@ def main() -> None:
     parser.add_argument("--dimensions", type=int, nargs="*", help="default: every one found that has a target")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0], help="default: 0")
     parser.add_argument("--seconds", type=float, help="another budget than the targets' own")
+    parser.add_argument("--busy", action="store_true", help="say in the record that other work shared the machine")
     options = parser.parse_args()
     found = options.dimensions or [d for d in available_dimensions(options.data) if d in _BUDGETS]
-    figures, details = [], {}
     for d in found:
-        pair = Wasserstein2Benchmark.load(options.data, d)
         budget, target = _BUDGETS[d]
-        runs = [run(pair, options.seconds or budget, seed) for seed in options.seeds]
-        details[str(d)] = {"runs": runs, **(known := baselines(pair))}
+        seconds = options.seconds or budget
+        pair = Wasserstein2Benchmark.load(options.data, d)
+        runs = [run(pair, seconds, seed) for seed in options.seeds]
+        known = baselines(pair)
         values = [one["l2_uvp"] for one in runs]
-        minutes = (options.seconds or budget) / 60
-        name = f"Wasserstein-2 benchmark, d = {d}, {minutes:g} min: L2-UVP (%)"
-        figures.append(figure(name, median(values), at_most=target, spread=values))
-        figures += [figure(f"  the same, {which} map", value) for which, value in known.items()]
-        settings = {"defaults": defaults(), "patience": None, "budgets": {str(k): v for k, v in _BUDGETS.items()}}
-        name = "wasserstein2" if options.seconds is None else "wasserstein2-short"
-        if options.seconds is None:
-            write_record(name, settings=settings, seeds=options.seeds, figures=figures, details=details)
         print(f"d = {d}: {values} in {[round(one['seconds']) for one in runs]} s; {known}", flush=True)
+        name = f"Wasserstein-2 benchmark, d = {d}, {seconds / 60:g} min: L2-UVP (%)"
+        figures = [figure(name, median(values), at_most=target if seconds == budget else None, spread=values)]
+        figures += [figure(f"  the same, {which} map", value) for which, value in known.items()]
+        settings = {"defaults": defaults(), "patience": None, "seconds": seconds, "alone": not options.busy}
+        name = f"wasserstein2-d{d}" if seconds == budget else f"wasserstein2-d{d}-{seconds:g}s"
+        details = {"runs": runs, "baselines": known}
+        write_record(name, settings=settings, seeds=options.seeds, figures=figures, details=details)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 import math
+import numbers
 import secrets
 import time
 import warnings
@@ -56,7 +57,7 @@ class BrenierMap(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
         positivity: how its weights stay non-negative: ``"lift"``, ``"softplus"``, ``"square"``, ``"projection"``.
         activation: ``"softplus"``, ``"celu"`` or ``"squareplus"``.
         sharpness: β of the activation σ(βu)/β; larger bends the potential more sharply.
-        strong_convexity: μ > 0 in standardised coordinates; T stretches no direction by less.
+        strong_convexity: μ in (0, 1), in standardised coordinates; T stretches no direction by less.
         network: a :class:`~ot_lift.potentials.Potential` with marked weights to train in place of the default one, in
             standardised coordinates; any other torch module goes through
             :class:`~ot_lift.potentials.AutogradPotential`.
@@ -231,11 +232,20 @@ class BrenierMap(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
             raise ValueError(f"expected start 'gaussian', 'identity' or 'plan', got {self.start!r}")
         if str(self.dtype).removeprefix("torch.") not in ("float32", "float64"):
             raise ValueError(f"expected dtype 'float32' or 'float64', got {self.dtype!r}")
-        for name in ("max_steps", "batch_size", "learning_rate", "strong_convexity"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"expected {name} > 0, got {getattr(self, name)!r}")
+        for name in ("max_steps", "batch_size"):
+            value = getattr(self, name)
+            if not (isinstance(value, numbers.Integral) and int(value) > 0):
+                raise ValueError(f"expected {name} to be a whole number > 0, got {value!r}")
+        if not self.learning_rate > 0:
+            raise ValueError(f"expected learning_rate > 0, got {self.learning_rate!r}")
+        if not 0 < self.strong_convexity < 1:  # the start is the identity in standardised coordinates, and needs room
+            raise ValueError(f"expected 0 < strong_convexity < 1, got {self.strong_convexity!r}")
         if self.max_seconds is not None and not self.max_seconds > 0:
             raise ValueError(f"expected max_seconds > 0 or None, got {self.max_seconds!r}")
+        if isinstance(self.hidden_features, numbers.Number):
+            raise ValueError(f"expected hidden_features as a tuple of widths, got {self.hidden_features!r}")
+        if callable(self.callbacks):
+            raise ValueError(f"expected callbacks as a list of functions, got one; pass [{self.callbacks!r}]")
         if not make_positivity(self.positivity).keeps_convex:
             raise ValueError(
                 f"expected a positivity that keeps the potential convex at every step, got {self.positivity!r}: its "
@@ -243,6 +253,11 @@ class BrenierMap(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
                 "'projection'"
             )
         device = self.device if self.device is not None else (X.device if isinstance(X, Tensor) else "cpu")
+        try:
+            torch.zeros(1, device=device).cpu()
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"expected a device of this machine, got {device!r} ({reason}): leave it out") from error
         return getattr(torch, str(self.dtype).removeprefix("torch.")), torch.device(device)
 
     def _make_model(

@@ -58,7 +58,8 @@ def conjugate(
     batch once converged. Moderate dimensions factor the exact Hessian; large ones solve for the step by conjugate
     gradients on Hessian-vector products. With autograd enabled ``value`` is differentiable in ``y`` and in the
     parameters by the envelope theorem and ``argmax`` by the implicit function theorem,
-    :math:`\partial\hat x/\partial w = -H^{-1}\partial_w\nabla\varphi`, both once: second derivatives would miss x̂'s own.
+    :math:`\partial\hat x/\partial w = -H^{-1}\partial_w\nabla\varphi`. Both are first
+    derivatives only: a second one would take x̂ for a constant.
 
     Args:
         potential: a strongly convex potential.
@@ -255,11 +256,11 @@ def _solve(potential: Potential, x: Tensor, right: Tensor) -> Tensor:
 
 
 def _solve_cg(potential: Potential, x: Tensor, right: Tensor) -> Tensor:
-    """∇²φ(x)⁻¹·right to rounding, by conjugate gradients and one refinement of what their recursion has drifted."""
+    """∇²φ(x)⁻¹·right to rounding, by conjugate gradients."""
     product = potential.linearise(x)[2]
     tol = 64 * torch.finfo(right.dtype).eps * right.norm(dim=1)
-    solution = conjugate_gradients(product, right, tol=tol)
-    return solution + conjugate_gradients(product, right - product(solution), tol=tol)
+    # Rounding costs an ill-conditioned system many times the d steps of exact arithmetic.
+    return conjugate_gradients(product, right, tol=tol, max_steps=16 * right.shape[1])
 
 
 def factor_hessian(hessian: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ot_lift.errors import DataError
 
-__all__ = ["FORMAT_VERSION", "atomic_file", "load_folder", "save_folder"]
+__all__ = ["FORMAT_VERSION", "atomic_file", "is_saved", "load_folder", "save_folder"]
 
 FORMAT_VERSION = 1
 _FORMAT = "ot-lift"
@@ -205,6 +205,12 @@ def _unwritable(target: Path, error: OSError) -> DataError:
 
 
 # ------------------------------------------------------------------------------------------ loading
+def is_saved(path: str | os.PathLike[str]) -> bool:
+    """Whether `load_folder` has something to read at a path: also where a save was killed between its two renames."""
+    target = Path(path).resolve()
+    return target.exists() or _replaced(target).is_dir()
+
+
 def load_folder(path: str | os.PathLike[str], *, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read a folder that `save_folder` wrote, after checking every byte of it.
 

@@ -73,7 +73,8 @@ class StandardisedPotential(Potential):
         return *self._in_data_units(x, value, gradient), outer
 
     def value_gradient_hessian(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        value, gradient, hessian = self._inner(x.dtype).value_gradient_hessian(self.coordinates.source(x, dtype=x.dtype))
+        inner, standardised = self._inner(x.dtype), self.coordinates.source(x, dtype=x.dtype)
+        value, gradient, hessian = inner.value_gradient_hessian(standardised)
         matrix, scale = self.coordinates.matrix.to(x.dtype), self.coordinates.scale.to(x.dtype)
         return *self._in_data_units(x, value, gradient), scale * matrix.T @ hessian @ matrix
 

@@ -129,7 +129,10 @@ class SemiDual:
             batches.load_state({k.removeprefix(side): v for k, v in state.items() if k.startswith(side)})
         self._memory = state["memory"].to(self._memory, copy=True)
         self._held_out_argmax = state["held_out_argmax"].to(self._held_out_argmax)
-        self._steps, self._unsolved = list(state.get("steps", ())), list(state.get("unsolved", ()))
+        none = torch.empty(0)
+        self._steps, self._unsolved = (
+            list(state.get(name, none).to(self._memory.device)) for name in ("steps", "unsolved")
+        )
 
 
 class PlanRegression:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,8 @@ from ot_lift.activations import Activation
 from ot_lift.initialisers import folded_normal_, principled_
 from ot_lift.positivity import mark_nonnegative
 
-# Size of the Jacobians of a block of a Hessian sweep: blocks stay in cache and their buffers are reused.
-_BLOCK_BYTES = 2 << 20
+# Size of a layer's Jacobians in a block of a Hessian sweep: blocks stay in cache and their buffers are reused.
+_BLOCK_BYTES = 768 << 10
 
 _SKIP_VARIANCE = 0.45
 
@@ -354,9 +355,9 @@ class ICNN(Potential):
         constants = _HessianConstants.of(self)
         if torch.is_grad_enabled():
             return self._hessian_block(x, constants, _Workspace())
-        bytes_a_row = self.features * sum(self.hidden_features) * x.element_size()
+        bytes_a_row = self.features * max(self.hidden_features) * x.element_size()
         rows = max(16, _BLOCK_BYTES // bytes_a_row) if x.device.type == "cpu" else len(x)
-        workspace = _Workspace.allocate(x, min(rows, len(x)), sum(self.hidden_features))
+        workspace = _Workspace.allocate(x, min(rows, len(x)), max(self.hidden_features))
         blocks = [self._hessian_block(block, constants, workspace) for block in x.split(rows)]
         value, gradient, hessian = (torch.cat(parts) for parts in zip(*blocks, strict=True))
         return value, gradient, hessian
@@ -375,27 +376,27 @@ class ICNN(Potential):
         if self.squared:
             base = torch.addmm(base, torch.cat(t, 1), constants.outer, alpha=2)
         # Jacobians are (n, features, width): in this layout their recursion is one large product a layer.
-        jacobians: list[Tensor] = []
+        hessian = base.view(-1, d, d).expand(n, d, d)
+        jacobian = x
+        start = 0
         for k, width in enumerate(self.hidden_features):
-            start = sum(self.hidden_features[:k])
-            space = workspace.jacobian(n, start, width)
+            shape = (n, d, width)
             direct = constants.inputs[k]
             if self.squared:
+                space = workspace.view(k % 2, shape)
                 direct = torch.addcmul(direct, state.squared[k][:, None, :], constants.squares[k], out=space)
-            else:
-                direct = direct.expand(n, d, width) if space is None else space.copy_(direct)
             if k:
-                below = torch.mul(
-                    jacobians[-1], state.slope[k - 1][:, None, :], out=workspace.scaled(n, self.hidden_features[k - 1])
-                )
-                flat = direct.reshape(n * d, width) if space is None else direct.view(n * d, width)
-                below = below.view(n * d, self.hidden_features[k - 1])  # −1 would be ambiguous for no rows
-                flat = torch.addmm(flat, below, self.weights[k - 1].T, out=None if space is None else flat)
-                direct = flat.view(n, d, width)
-            jacobians.append(direct)
-        stacked = workspace.stacked(n, jacobians)
-        bent = torch.mul(stacked, curvature[:, None, :], out=workspace.scaled(n, stacked.shape[2]))
-        hessian = torch.baddbmm(base.view(-1, d, d), bent, stacked.transpose(1, 2))
+                scaled = torch.mul(jacobian, state.slope[k - 1][:, None, :], out=workspace.view(2, jacobian.shape))
+                flat = direct.expand(shape).reshape(n * d, width)
+                below = scaled.view(n * d, jacobian.shape[2])
+                flat = torch.addmm(flat, below, self.weights[k - 1].T, out=workspace.reuse(flat))
+                direct = flat.view(shape)
+            jacobian = direct.expand(shape)
+            bent = torch.mul(jacobian, curvature[:, None, start : start + width], out=workspace.view(2, shape))
+            hessian = torch.baddbmm(
+                hessian, bent, jacobian.transpose(1, 2), out=workspace.reuse(hessian) if k else None
+            )
+            start += width
         return state.value, gradient, hessian
 
 
@@ -422,27 +423,21 @@ class _HessianConstants:
 
 @dataclass
 class _Workspace:
-    """Two buffers that the blocks of a Hessian sweep share; without them (autograd) every result is a new tensor."""
+    """Three buffers that the layers and blocks of a Hessian sweep share; with autograd every result is a new tensor."""
 
-    stack: Tensor | None = None
-    scratch: Tensor | None = None
+    buffers: Tensor | None = None
 
     @classmethod
     def allocate(cls, x: Tensor, rows: int, width: int) -> _Workspace:
-        shape = (rows, x.shape[1], width)
-        return cls(x.new_empty(shape), x.new_empty(rows * x.shape[1] * width))
+        return cls(x.new_empty(3, rows * x.shape[1] * width))
 
-    def jacobian(self, rows: int, start: int, width: int) -> Tensor | None:
-        return None if self.stack is None else self.stack[:rows, :, start : start + width]
+    def view(self, index: int, shape: Sequence[int]) -> Tensor | None:
+        """A buffer of this shape to write into, or None."""
+        return None if self.buffers is None else self.buffers[index, : math.prod(shape)].view(shape)
 
-    def stacked(self, rows: int, jacobians: list[Tensor]) -> Tensor:
-        return torch.cat(jacobians, 2) if self.stack is None else self.stack[:rows]
-
-    def scaled(self, rows: int, width: int) -> Tensor | None:
-        if self.stack is None or self.scratch is None:
-            return None
-        features = self.stack.shape[1]
-        return self.scratch[: rows * features * width].view(rows, features, width)
+    def reuse(self, tensor: Tensor) -> Tensor | None:
+        """The tensor itself to write over, or None."""
+        return None if self.buffers is None else tensor
 
 
 class AutogradPotential(Potential):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-import ot
 import torch
 from torch import Tensor
 
 from ot_lift.data import Standardizer
+from ot_lift.discrete import exact_transport
 from ot_lift.potentials import ICNN
 from ot_lift.sides import Side
 
@@ -60,10 +59,5 @@ def plan_images(x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tenso
         Points and images, each ``(k, features)``.
     """
     x, y = (points[torch.randperm(len(points), generator=generator)[:_PLAN_POINTS]] for points in (x, y))
-    plan = ot.emd(
-        np.full(len(x), 1 / len(x)),
-        np.full(len(y), 1 / len(y)),
-        ot.dist(x.double().numpy(), y.double().numpy()),
-        numItermax=10_000_000,
-    )
+    plan = exact_transport(x.double().numpy(), y.double().numpy()).plan
     return x, torch.from_numpy(len(x) * (plan @ y.double().numpy())).to(x)

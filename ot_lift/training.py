@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ot_lift.constrained import Bound, Constrained
 from ot_lift.errors import DataError
-from ot_lift.io import load_folder, save_folder
+from ot_lift.io import is_saved, load_folder, save_folder
 
 StopReason = str
 _CHECKPOINT_KIND = "checkpoint"
@@ -229,15 +229,18 @@ class _Loop:
                 "made with, or choose an empty folder"
             )
 
-        def part(prefix: str) -> dict[str, Tensor]:
-            return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        device = self.parameters[0].device
+
+        def part(prefix: str, home: torch.device = device) -> dict[str, Tensor]:
+            of_part = (key for key in tensors if key.startswith(prefix))
+            return {key.removeprefix(prefix): tensors[key].to(home) for key in of_part}
 
         self.model.load_state_dict(part("model."))
         for index, parameter in enumerate(self.parameters):
             self.optimizer.state[parameter] = part(f"optimizer.{index}.")
         self.average, self.best = part("average."), part("best.")
-        self.objective.load_state(part("objective."))
-        self.losses = list(tensors["losses"]) if "losses" in tensors else []
+        self.objective.load_state(part("objective.", torch.device("cpu")))  # it knows where its own tensors live
+        self.losses = list(tensors["losses"].to(device)) if "losses" in tensors else []
         self.progress = _Progress(**config["progress"])
         self.started = time.monotonic() - self.progress.seconds
 
@@ -281,7 +284,7 @@ def train(
     """
     loop = _Loop(model, objective, options)
     folder = None if resume is None else Path(resume) / "checkpoint"
-    if folder is not None and folder.exists():
+    if folder is not None and is_saved(folder):
         loop.load(folder, fingerprint)
     state = loop.progress
     saved = time.monotonic()

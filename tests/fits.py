@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import numpy.typing as npt
 
 from ot_lift import BrenierMap
+from ot_lift.training import TrainingOptions
 
 Array = npt.NDArray[np.float64]
 
@@ -37,15 +40,15 @@ class Gaussians:
     shift: Array
 
     @classmethod
-    def random(cls, features: int, rng: np.random.Generator, *, condition: float = 100.0, shift: float = 2.0) -> Gaussians:
-        """Covariances of the given condition number in random directions."""
+    def random(cls, features: int, rng: np.random.Generator, *, condition: float = 100.0) -> Gaussians:
+        """Covariances of the given condition number in random directions, means two apart in every column."""
 
         def covariance() -> Array:
             vectors = np.linalg.qr(rng.normal(size=(features, features)))[0]
             spectrum = np.geomspace(1.0, condition, features) if features > 1 else rng.uniform(0.5, 2.0, 1)
             return np.asarray((vectors * spectrum) @ vectors.T)
 
-        return cls(covariance(), covariance(), np.full(features, shift))
+        return cls(covariance(), covariance(), np.full(features, 2.0))
 
     @property
     def features(self) -> int:
@@ -105,3 +108,12 @@ def bent_fit() -> Fitted:
     fitted = quick(hidden_features=(16, 16), max_steps=120, batch_size=256).fit(X, Y)
     assert fitted.used_network_
     return Fitted(fitted, X, Y)
+
+
+def resumable_fit(folder: str | Path, *, steps: int, seconds: float) -> BrenierMap:
+    """A fit with a checkpoint every so many seconds; the tests run it here and in processes that they kill."""
+    rng = np.random.default_rng(0)
+    X, Y = rng.normal(size=(400, 2)), bent(300, rng)
+    options = partial(TrainingOptions, checkpoint_seconds=seconds, evaluate_every=20)
+    with mock.patch("ot_lift.brenier.TrainingOptions", options):
+        return quick(max_steps=steps, patience=None, start="identity").fit(X, Y, resume=folder)

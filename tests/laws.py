@@ -1,4 +1,4 @@
-"""Properties that every potential, positivity and map must have, and the instances they are tried on.
+"""Properties that every potential, positivity and map must have; `instances` has what they are tried on.
 
 A law is a function that takes a maker of instances and a generator, and fails with an AssertionError. Tolerances come
 from the dtype and from the size of the numbers that cancel; orders come from Taylor remainders.
@@ -13,145 +13,20 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
+from instances import ROWS, Make, bound, normal, points
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.testing import assert_close
 
 from ot_lift.conjugate import conjugate
 from ot_lift.constrained import BoundPotential, Constrained, ConstrainedPotential
-from ot_lift.data import Standardizer
 from ot_lift.io import load_folder, save_folder
-from ot_lift.lift import Lift
 from ot_lift.maps import GradientMap, StandardisedPotential
-from ot_lift.positivity import Positivity, make_positivity, mark_nonnegative, positivity_names
-from ot_lift.potentials import ICNN, AutogradPotential, Potential, Quadratic
+from ot_lift.positivity import Positivity, make_positivity, positivity_names
+from ot_lift.potentials import Potential
 
-Make = Callable[[torch.dtype], Potential]
 Law = Callable[[Make, torch.Generator], None]
 PositivityLaw = Callable[[str, torch.dtype, torch.Generator], None]
-
-ROWS = 12
-
-
-# ------------------------------------------------------------------------------------------------ instances
-def normal(*shape: int, seed: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Standard normal numbers that depend on their shape and a seed alone."""
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
-
-
-@torch.no_grad()
-def stir_(module: nn.Module, deviation: float = 0.3) -> None:
-    """Move every parameter away from its start, so that none is zero; marked ones stay non-negative."""
-    for seed, parameter in enumerate(module.parameters()):
-        parameter.add_(deviation * normal(*parameter.shape, seed=seed, dtype=parameter.dtype))
-        if getattr(parameter, "_pos_required", False):
-            parameter.abs_()
-
-
-def make_icnn(features: int, widths: tuple[int, ...], dtype: torch.dtype, **options: object) -> ICNN:
-    options = {"sharpness": 3.0, "strong_convexity": 0.1, **options}
-    network = ICNN(features, widths, dtype=torch.float64, **options)  # type: ignore[arg-type]
-    stir_(network)
-    return network.to(dtype)
-
-
-class LogSumExp(nn.Module):
-    """log Σ exp(wᵢ aᵢ·x + bᵢ) of shape (n, 1), convex in x, with a weight marked as non-negative."""
-
-    def __init__(self, features: int, terms: int = 6) -> None:
-        super().__init__()
-        self.directions = nn.Parameter(normal(terms, features, seed=1))
-        self.offsets = nn.Parameter(normal(terms, seed=2))
-        self.scale = nn.Parameter(normal(terms, seed=3).abs() + 0.5)
-        mark_nonnegative(self.scale)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.logsumexp(x @ self.directions.T * self.scale + self.offsets, 1, keepdim=True)
-
-
-def make_quadratic(features: int, dtype: torch.dtype) -> Quadratic:
-    quadratic = Quadratic(features, strong_convexity=0.5, dtype=torch.float64)
-    stir_(quadratic)
-    return quadratic.to(dtype)
-
-
-def make_adapter(features: int, dtype: torch.dtype) -> AutogradPotential:
-    return AutogradPotential(LogSumExp(features), features, strong_convexity=0.2).to(dtype)
-
-
-def make_lift(emit: str, dtype: torch.dtype) -> Lift:
-    network = make_icnn(2, (7, 5), torch.float64)
-    return Lift(network, features=2, emit=emit, readout_std=1.0).to(dtype)  # type: ignore[arg-type]
-
-
-def make_constrained(positivity: str, dtype: torch.dtype) -> Constrained:
-    return Constrained(make_icnn(2, (7, 5), dtype), positivity)
-
-
-def make_coordinates(features: int, *, scale: float = 1.0, offset: float = 0.0) -> Standardizer:
-    """Bures coordinates between two Gaussians of random covariance."""
-    factors = (normal(features, features, seed=seed) + 2 * torch.eye(features).double() for seed in (4, 5))
-    first, second = (scale**2 * factor @ factor.T for factor in factors)
-    return Standardizer.bures(
-        offset + scale * normal(features, seed=6), first, -offset + scale * normal(features, seed=7), second
-    )
-
-
-def bound(wrapper: Constrained, batch: Tensor) -> Potential:
-    """The wrapper at the weights for a batch, as training evaluates it."""
-    assert isinstance(wrapper, ConstrainedPotential)
-    return wrapper.bind(batch=batch)
-
-
-WRAPPERS: dict[str, Callable[[torch.dtype], Constrained]] = {
-    **{f"constrained-{name}": lambda t, n=name: make_constrained(n, t) for name in ("softplus", "square")},
-    "constrained-projection": lambda t: make_constrained("projection", t),
-    "constrained-adapter": lambda t: Constrained(make_adapter(2, t), "softplus"),
-    "lift-constrained": lambda t: make_lift("constrained", t),
-    "lift-all": lambda t: make_lift("all", t),
-    "lift-adapter": lambda t: Lift(make_adapter(2, torch.float64), features=2, readout_std=1.0).to(t),
-}
-
-
-def _icnns() -> dict[str, Make]:
-    shapes = {"d1-one-layer": (1, (6,)), "d2-three-layers": (2, (8, 6, 5)), "d5-three-layers": (5, (6, 8, 7))}
-    makers: dict[str, Make] = {}
-    for activation in ("softplus", "celu", "squareplus"):
-        for squared in (True, False):
-            for shape, (features, widths) in shapes.items():
-                options = {"activation": activation, "squared": squared, "learn_sharpness": features == 2}
-                name = "-".join(["icnn", activation, "squared" if squared else "plain", shape])
-                makers[name] = lambda t, d=features, w=widths, o=options: make_icnn(d, w, t, **o)
-    makers["icnn-sharp"] = lambda t: make_icnn(2, (16, 16), t, sharpness=12.0)
-    makers["icnn-folded-normal"] = lambda t: make_icnn(3, (5,), t, initialiser="folded_normal")
-    makers["icnn-learned-one-layer-d5"] = lambda t: make_icnn(5, (6,), t, learn_sharpness=True)
-    return makers
-
-
-PLAIN: dict[str, Make] = {
-    **_icnns(),
-    **{f"quadratic-d{d}": lambda t, d=d: make_quadratic(d, t) for d in (1, 2, 5)},
-    **{f"adapter-d{d}": lambda t, d=d: make_adapter(d, t) for d in (1, 3)},
-}
-BOUND: dict[str, Make] = {
-    f"{name}-bound": lambda t, make=make: bound(make(t), normal(9, 2, seed=8, dtype=t))
-    for name, make in WRAPPERS.items()
-}
-CONSTRAINED: dict[str, Make] = {
-    name: make for name, make in WRAPPERS.items() if name.startswith("constrained")  # type: ignore[misc]
-}
-STANDARDISED: dict[str, Make] = {
-    "standardised-icnn": lambda t: StandardisedPotential(make_icnn(2, (8, 6), t), make_coordinates(2)),
-    "standardised-quadratic": lambda t: StandardisedPotential(make_quadratic(3, t), make_coordinates(3)),
-}
-POTENTIALS: dict[str, Make] = {**PLAIN, **CONSTRAINED, **BOUND, **STANDARDISED}
-
-
-def points(
-    potential: Potential, generator: torch.Generator, rows: int = ROWS, dtype: torch.dtype = torch.float64
-) -> Tensor:
-    """Points (rows, features) around the origin."""
-    return 1.5 * torch.randn(rows, potential.features, generator=generator, dtype=torch.float64).to(dtype)
 
 
 def rounding(*terms: Tensor) -> float:
@@ -245,9 +120,7 @@ def _by_autograd(potential: Potential, x: Tensor) -> tuple[Tensor, Tensor, Tenso
     value = potential(leaf)
     (gradient,) = torch.autograd.grad(value.sum(), leaf, create_graph=True)
     rows = [
-        torch.autograd.grad(
-            gradient[:, i].sum(), leaf, create_graph=True, materialize_grads=True
-        )[0]
+        torch.autograd.grad(gradient[:, i].sum(), leaf, create_graph=True, materialize_grads=True)[0]
         for i in range(potential.features)
     ]
     return leaf, value, gradient, torch.stack(rows, 1)
@@ -259,9 +132,7 @@ def _every_spelling(potential: Potential, x: Tensor, v: Tensor) -> Iterable[tupl
     yield "gradient", potential.gradient(x), "gradient"
     yield "hessian", potential.hessian(x), "hessian"
     yield "hessian_product", potential.hessian_product(x, v), "product"
-    yield from zip(
-        ("value_gradient",) * 2, potential.value_gradient(x), ("value", "gradient"), strict=True
-    )
+    yield from zip(("value_gradient",) * 2, potential.value_gradient(x), ("value", "gradient"), strict=True)
     value, gradient, product = potential.linearise(x)
     yield "linearise", value, "value"
     yield "linearise", gradient, "gradient"
@@ -309,13 +180,8 @@ def derivatives_differentiate_in_points_and_parameters(make: Make, generator: to
     leaf, value, gradient, hessian = _by_autograd(potential, x)
     expected = {"value": value, "gradient": gradient, "hessian": hessian}
     expected["product"] = (hessian @ v[..., None]).squeeze(-1)
-    mixing = {
-        name: torch.randn(tensor.shape, generator=generator, dtype=x.dtype)
-        for name, tensor in expected.items()
-    }
-    by_autograd = {
-        name: _sensitivity(tensor, mixing[name], [leaf, *inputs]) for name, tensor in expected.items()
-    }
+    mixing = {name: torch.randn(tensor.shape, generator=generator, dtype=x.dtype) for name, tensor in expected.items()}
+    by_autograd = {name: _sensitivity(tensor, mixing[name], [leaf, *inputs]) for name, tensor in expected.items()}
     point = x.detach().clone().requires_grad_()
     for spelling, actual, quantity in _every_spelling(potential, point, v):
         found = _sensitivity(actual, mixing[quantity], [point, *inputs])
@@ -379,6 +245,9 @@ def _round_trip(make: Make, generator: torch.Generator, dtype: torch.dtype) -> N
         back = transform.inv(y)
         again = transform(back)
     tolerance = {torch.float64: 1e-9, torch.float32: 1e-4}[dtype] * potential.features**0.5
+    if isinstance(potential, StandardisedPotential):  # its tolerance is in standardised units
+        units = potential.coordinates
+        tolerance *= float(units.scale * torch.linalg.matrix_norm(units.matrix, 2))
     far = (back - x).norm(dim=1)
     assert float((again - y).norm(dim=1).max()) <= tolerance + rounding(y)
     assert float(far.max()) <= (tolerance + rounding(y)) / potential.strong_convexity, f"{far.max():.1e} apart"

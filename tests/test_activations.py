@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from laws import normal
+from instances import normal
 from torch import Tensor
 from torch.testing import assert_close
 

@@ -215,7 +215,7 @@ def test_bad_weights_are_refused_in_words(weight: Any, words: str) -> None:
 
 
 def test_a_stream_takes_no_weights(short_streams: None) -> None:
-    with pytest.raises(DataError, match="expected no weights with the stream X.*draw its points by their weight"):
+    with pytest.raises(DataError, match=r"expected no weights with the stream X.*draw its points by their weight"):
         quick().fit(normals(0.0, 1.0), normals(0.0, 1.0), source_weight=np.ones(10))
 
 
@@ -282,7 +282,7 @@ def test_awkward_data_goes_to_the_right_place_and_comes_back(
     if case not in UNREACHABLE:
         np.testing.assert_allclose(image.std(0) / unit, Y.std(0) / unit, rtol=0, atol=0.3 if few else 0.06)
     certificate = fitted.certificate_
-    assert 0 <= certificate.w2_squared_lower
+    assert certificate.w2_squared_lower >= 0
     assert np.isfinite(certificate.w2_squared_upper)
 
 

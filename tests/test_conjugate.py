@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from laws import make_icnn, make_quadratic, normal
+from instances import make_icnn, make_quadratic, normal
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -61,6 +61,14 @@ def test_points_far_out_converge_for_sharp_networks(
     assert float(residual.max()) <= 1e-8
     assert_close(solved.residual, residual, rtol=0.0, atol=1e-12)
     assert_close(solved.value, value)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_step_that_kinks_have_shortened_is_not_tried_in_full_again(method: Method) -> None:
+    potential = trained_like(32, sharpness=64.0)
+    with torch.no_grad():
+        solved = conjugate(potential, 3 * normal(60, 32, seed=3), method=method, max_steps=50, throw=False)
+    assert bool(solved.converged.all())  # 60 evaluations with a full step tried every time, 40 without
 
 
 def test_a_quadratic_has_its_closed_form() -> None:
@@ -199,6 +207,19 @@ def test_argmax_differentiates_in_the_points(method: Method) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_implicit_gradients_are_exact_for_an_ill_conditioned_hessian(method: Method) -> None:
+    vectors, _ = torch.linalg.qr(normal(40, 40, seed=1))
+    matrix = (vectors * torch.logspace(0, 6, 40, dtype=torch.float64)) @ vectors.T
+    quadratic = Quadratic(40, dtype=torch.float64)
+    quadratic.set_quadratic_(matrix)
+    y, mixing = normal(3, 40, seed=2).requires_grad_(), normal(3, 40, seed=3)
+    argmax = conjugate(quadratic, y, (y @ torch.linalg.inv(matrix)).detach(), method=method, throw=False).argmax
+    (found,) = torch.autograd.grad((argmax * mixing).sum(), y)
+    expected = torch.linalg.solve(quadratic.matrix(), mixing.T).T
+    assert_close(found, expected.detach(), rtol=0.0, atol=1e-9)
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_argmax_and_value_differentiate_in_the_parameters(method: Method) -> None:
     potential = make_icnn(4, (7, 6), torch.float64, learn_sharpness=True)
     parameters = list(potential.parameters())
@@ -221,10 +242,11 @@ def test_argmax_and_value_differentiate_in_the_parameters(method: Method) -> Non
             assert_close((ours[index] * direction).sum(), expected, rtol=1e-6, atol=1e-6)
 
 
-def test_gradients_reach_the_raw_weights_of_a_constrained_potential() -> None:
+@pytest.mark.parametrize("method", METHODS)
+def test_gradients_reach_the_raw_weights_of_a_constrained_potential(method: Method) -> None:
     constrained = ConstrainedPotential(make_icnn(2, (6, 5), torch.float64), "softplus")
     y = 2 * normal(5, 2, seed=1)
-    solved = conjugate(constrained, y, tol=1e-12)
+    solved = conjugate(constrained, y, tol=1e-12, method=method)
     found = torch.autograd.grad(solved.argmax.sum(), list(constrained.raw))
     for index, raw in enumerate(constrained.raw):
         direction, ends = normal(*raw.shape, seed=index), []
@@ -304,9 +326,7 @@ def test_a_singular_hessian_and_an_overflow_on_the_way_do_no_harm(method: Method
         ((torch.zeros(3, 2),), {"method": "bfgs"}, "'newton', 'newton-cg'.*got 'bfgs'|got 'bfgs'"),
     ],
 )
-def test_bad_arguments_are_refused(
-    arguments: tuple[Tensor, ...], options: dict[str, Method], message: str
-) -> None:
+def test_bad_arguments_are_refused(arguments: tuple[Tensor, ...], options: dict[str, Method], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         conjugate(Quadratic(2), *arguments, **options)  # type: ignore[arg-type]
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import instances
 import laws
 import pytest
 import torch
 from laws import Law, PositivityLaw
+
+from ot_lift.potentials import AutogradPotential, Quadratic
 
 
 def _pairs(rules: Iterable[Any], names: Iterable[str]) -> Iterator[Any]:
@@ -16,17 +19,17 @@ def _pairs(rules: Iterable[Any], names: Iterable[str]) -> Iterator[Any]:
     return (pytest.param(rule, name, id=f"{rule.__name__}-{name}") for rule in rules for name in names)
 
 
-@pytest.mark.parametrize(("law", "name"), _pairs(laws.POTENTIAL_LAWS, laws.POTENTIALS))
+@pytest.mark.parametrize(("law", "name"), _pairs(laws.POTENTIAL_LAWS, instances.POTENTIALS))
 def test_potential(law: Law, name: str, generator: torch.Generator) -> None:
-    law(laws.POTENTIALS[name], generator)
+    law(instances.POTENTIALS[name], generator)
 
 
-@pytest.mark.parametrize(("law", "name"), _pairs(laws.MAP_LAWS, laws.POTENTIALS))
+@pytest.mark.parametrize(("law", "name"), _pairs(laws.MAP_LAWS, instances.POTENTIALS))
 def test_gradient_map(law: Law, name: str, generator: torch.Generator) -> None:
-    law(laws.POTENTIALS[name], generator)
+    law(instances.POTENTIALS[name], generator)
 
 
-STORED = {**laws.PLAIN, **laws.CONSTRAINED, **laws.STANDARDISED}
+STORED = {**instances.PLAIN, **instances.CONSTRAINED, **instances.STANDARDISED}
 
 
 @pytest.mark.parametrize(("law", "name"), _pairs(laws.FILE_LAWS, STORED))
@@ -35,9 +38,9 @@ def test_stored_potential(law: Law, name: str, generator: torch.Generator) -> No
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("name", laws.WRAPPERS)
+@pytest.mark.parametrize("name", instances.WRAPPERS)
 def test_baked_module_equals_the_wrapper(name: str, dtype: torch.dtype) -> None:
-    laws.baked_module_equals_the_wrapper(laws.WRAPPERS[name], dtype)
+    laws.baked_module_equals_the_wrapper(instances.WRAPPERS[name], dtype)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -71,10 +74,10 @@ class _Mixed(torch.nn.Module):
 )
 def test_a_law_catches_what_breaks_it(law: Law, module: torch.nn.Module, generator: torch.Generator) -> None:
     with pytest.raises(AssertionError):
-        law(lambda dtype: laws.AutogradPotential(module, 2, strong_convexity=0.1), generator)
+        law(lambda dtype: AutogradPotential(module, 2, strong_convexity=0.1), generator)
 
 
-class _Wrong(laws.Quadratic):
+class _Wrong(Quadratic):
     """A quadratic whose derivatives are too large by a thousandth."""
 
     def gradient(self, x: torch.Tensor) -> torch.Tensor:

@@ -53,8 +53,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 def test_the_wheel_holds_the_library_alone(wheel: zipfile.ZipFile) -> None:
     names = set(wheel.namelist())
     assert {name.split("/")[0] for name in names} == {"ot_lift", f"ot_lift-{PROJECT['version']}.dist-info"}
-    sources = {str(path.relative_to(ROOT)) for path in (ROOT / "ot_lift").rglob("*.py")}
-    assert sources <= names
+    paths = (path for path in (ROOT / "ot_lift").rglob("*") if path.is_file() and path.suffix != ".pyc")
+    assert {str(path.relative_to(ROOT)) for path in paths} <= names  # modules, and templates beside them
     assert "ot_lift/py.typed" in names
     assert not [name for name in names if "__pycache__" in name]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from laws import LogSumExp, make_adapter, make_icnn, normal
+from instances import LogSumExp, make_adapter, make_icnn, normal
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -139,9 +139,7 @@ def test_a_learned_sharpness_is_one_parameter_a_layer_and_starts_at_the_fixed_on
 @pytest.mark.parametrize("learn_sharpness", [False, True])
 @pytest.mark.parametrize("squared", [False, True])
 def test_config_and_state_rebuild_a_network(squared: bool, learn_sharpness: bool) -> None:
-    network = make_icnn(
-        3, (6, 5), torch.float64, squared=squared, learn_sharpness=learn_sharpness, activation="celu"
-    )
+    network = make_icnn(3, (6, 5), torch.float64, squared=squared, learn_sharpness=learn_sharpness, activation="celu")
     config = json.loads(json.dumps(network.config()))
     other = ICNN(**config, dtype=torch.float64)
     other.load_state_dict(network.state_dict())
@@ -152,9 +150,7 @@ def test_config_and_state_rebuild_a_network(squared: bool, learn_sharpness: bool
 
 @pytest.mark.parametrize("squared", [False, True])
 @pytest.mark.parametrize("rows", [1, 16, 17, 40])
-def test_a_hessian_in_blocks_equals_one_in_a_piece(
-    rows: int, squared: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_hessian_in_blocks_equals_one_in_a_piece(rows: int, squared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     network = make_icnn(3, (8, 7, 6), torch.float64, squared=squared)
     x = normal(rows, 3, seed=1)
     whole = network.value_gradient_hessian(x)  # with autograd, which is never in blocks
@@ -212,9 +208,7 @@ def test_products_agree_with_the_hessian_in_many_dimensions() -> None:
         ((2,), {"strong_convexity": float("nan")}, "strong_convexity to be finite and >= 0"),
     ],
 )
-def test_bad_arguments_are_refused(
-    arguments: tuple[object, ...], options: dict[str, object], message: str
-) -> None:
+def test_bad_arguments_are_refused(arguments: tuple[object, ...], options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ICNN(*arguments, **options)  # type: ignore[arg-type]
 
@@ -270,5 +264,5 @@ def test_an_adapter_leaves_the_points_and_their_graph_alone() -> None:
 def test_adapter_and_quadratic_check_their_arguments(make: Callable[..., Potential]) -> None:
     with pytest.raises(ValueError, match="features to be finite and > 0, got 0"):
         make(features=0)
-    with pytest.raises(ValueError, match="strong_convexity to be finite and >= 0, got -0.1"):
+    with pytest.raises(ValueError, match=r"strong_convexity to be finite and >= 0, got -0\.1"):
         make(features=2, strong_convexity=-0.1)
