@@ -19,6 +19,7 @@ from scipy.stats import t as student
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_random_state
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from ot_lift.certificate import Certificate, certify
 from ot_lift.constrained import Constrained
@@ -175,6 +176,11 @@ class BrenierMap(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
         began = time.monotonic()
         X, Y = _one_of(X, Xs, "X", "Xs"), _one_of(Y, Xt, "Y", "Xt")
         if resume is not None:
+            if isinstance(X, DataLoader) or isinstance(Y, DataLoader):
+                raise DataError(
+                    "expected data whose position a checkpoint can hold with resume, got a DataLoader; pass its "
+                    "dataset as an array or a memory-mapped file, or a sampler(count, generator)"
+                )
             _make_folder(Path(resume))
         dtype, device = self._check_parameters(X)
         seed = self._seed(resumable=resume is not None)

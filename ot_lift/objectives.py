@@ -14,6 +14,7 @@ from ot_lift.potentials import Potential
 # Conjugation while training: a residual r changes the loss only by r²/2μ, so it need not be small.
 _TRAINING_TOL, _TRAINING_STEPS = 1e-3, 24
 _HELD_OUT_TOL, _HELD_OUT_STEPS = 1e-4, 60
+_TINY = 1e-30  # a strong convexity of zero bounds nothing: an unsolved φ* is then as good as infinite
 # Beyond this many bytes of remembered maximisers a target point is solved from scratch at every visit.
 _MEMORY_BYTES = 1 << 30
 
@@ -81,7 +82,7 @@ class SemiDual:
 
     @torch.no_grad()
     def held_out_values(self, potential: Potential) -> tuple[Tensor, Tensor]:
-        """φ(x) ``(n,)`` and φ*(y) ``(m,)`` at the held-out points."""
+        """φ(x) ``(n,)`` and φ*(y) ``(m,)`` at the held-out points, from above where φ* could not be solved for."""
         solved = conjugate(
             potential,
             self.held_out_y,
@@ -91,7 +92,10 @@ class SemiDual:
             throw=False,
         )
         self._held_out_argmax = solved.argmax
-        return potential(self.held_out_x), solved.value
+        # ⟨x̂, y⟩ − φ(x̂) is below φ*(y): left like that, a network that cannot be solved would look better than it is.
+        above = solved.residual.square() * potential.features / (2 * max(potential.strong_convexity, _TINY))
+        value = torch.where(solved.converged, solved.value, solved.value + above)
+        return potential(self.held_out_x), value
 
     def improvement(self, potential: Potential, start: Potential) -> tuple[float, float]:
         """How much lower the held-out semi-dual is than at ``start``, and its standard error (points are paired)."""

@@ -147,7 +147,7 @@ def test_weights_tilt_a_distribution(rng: np.random.Generator) -> None:
 def test_a_weight_of_two_is_a_row_that_comes_twice(rng: np.random.Generator) -> None:
     X, Y = rng.normal(size=(3000, 2)), rng.exponential(size=(3000, 2))
     weight = rng.integers(0, 4, size=3000)
-    options = {"hidden_features": (16, 16), "max_steps": 150, "batch_size": 256}
+    options = {"hidden_features": (16, 16), "max_steps": 120, "batch_size": 256}
     weighted = quick(**options).fit(X, Y, target_weight=weight)
     repeated = quick(**options).fit(X, np.repeat(Y, weight, axis=0))
     plain = quick(max_steps=1).fit(X, Y)

@@ -24,6 +24,7 @@ import torch
 from fits import Fitted, bent_fit, gaussian_fit, quick, resumable_fit
 from sklearn.base import clone
 from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
 
 from ot_lift import ICNN, BrenierMap
 from ot_lift.errors import DataError, ExtrapolationWarning
@@ -266,10 +267,8 @@ def _bent() -> tuple[Any, Any]:
 RESUMED: dict[str, tuple[dict[str, Any], Callable[[], tuple[Any, Any]], dict[str, Any]]] = {
     "lift": ({}, _bent, {}),
     "softplus": ({"positivity": "softplus"}, _bent, {}),
-    "projection": ({"positivity": "projection"}, _bent, {}),
-    "float64": ({"dtype": "float64"}, _bent, {}),
-    "from a plan": ({"start": "plan"}, _bent, {}),
-    "without a seed": ({"random_state": None}, _bent, {}),
+    "projection in float64": ({"positivity": "projection", "dtype": "float64"}, _bent, {}),
+    "from a plan, without a seed": ({"start": "plan", "random_state": None}, _bent, {}),
     "weights": ({}, _bent, {"source_weight": np.linspace(0, 1, 1500), "target_weight": np.linspace(1, 0, 1200)}),
     "samplers": ({"batch_size": 32}, lambda: (sampler, sampler), {}),
     "a network": ({"network": ICNN(2, (8,), generator=torch.Generator().manual_seed(0))}, _bent, {}),
@@ -352,6 +351,14 @@ def test_a_place_where_no_checkpoint_can_be_is_refused_before_training(tmp_path:
     with pytest.raises(DataError, match=r"expected resume to be a folder .* got .*file"):
         quick(callbacks=[lambda *record: seen.append(record)]).fit(fit.X, fit.Y, resume=tmp_path / "file")
     assert seen == []
+
+
+def test_a_loader_whose_position_no_checkpoint_holds_is_refused(tmp_path: Path) -> None:
+    fit = gaussian_fit()
+    loader = DataLoader(TensorDataset(torch.from_numpy(fit.Y)), batch_size=50)
+    with pytest.raises(DataError, match=r"got a DataLoader; pass its dataset as an array"):
+        quick().fit(fit.X, loader, resume=tmp_path / "run")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_checkpoint_is_not_a_pickle_either(tmp_path: Path, eager_checkpoints: None) -> None:

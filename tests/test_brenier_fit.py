@@ -49,8 +49,7 @@ def same(one: BrenierMap, other: BrenierMap) -> bool:
 # --------------------------------------------------------------------------------------------------- seeds
 def test_the_same_seed_gives_the_same_map_bit_for_bit() -> None:
     fit = bent_fit()
-    assert same(clone(fit.map).fit(fit.X, fit.Y), fit.map)
-    again = clone(fit.map).fit(fit.X, fit.Y)
+    again = clone(fit.map).fit(fit.Y[:50], fit.X[:50])
     assert same(again.fit(fit.X, fit.Y), fit.map)  # a second fit starts afresh
     assert again.certificate_ == fit.map.certificate_
 
