@@ -2,19 +2,24 @@
 
 A photograph is a cloud of colours: points (red, green, blue) in [0, 1]³. The map that moves one photograph's cloud
 onto another's at the least mean ‖x − T(x)‖² recolours it, and its inverse takes the colours back.
+
+Everything here runs on one thread, ours and the peers alike: the result then depends on the seed and not on the number
+of cores, and another busy program does not stall it. Networks this small gain a tenth from a second thread.
 """
 
 from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from ot_lift.brenier import BrenierMap
 from ot_lift.compare import compare
@@ -36,7 +41,7 @@ Tell = Callable[[str], None]
 
 _CHANNELS = ("red", "green", "blue")
 _OURS = "ot-lift"
-_STEPS = 1000  # the held-out value changes in its fifth digit after that
+_STEPS = 500  # twice as many raise the held-out dual value from 0.4971 to 0.4972
 _BETWEEN = (0.25, 0.5, 0.75)
 
 
@@ -104,7 +109,7 @@ def colour_transfer(
     if pixels < 50:
         raise DataError(f"expected at least 50 pixels a side to fit on, got {pixels}")
     rng = np.random.default_rng(seed)
-    with tempfile.TemporaryDirectory(prefix="ot-lift-demo-") as name:
+    with _one_thread(), tempfile.TemporaryDirectory(prefix="ot-lift-demo-") as name:
         saved = Path(name) / "map"
         ours = _SavingMethod(saved, max_steps=max_steps, device=device)
         found = compare(
@@ -120,7 +125,7 @@ def colour_transfer(
         if found[_OURS].status != "ok":
             raise ConvergenceError(f"the fit failed: {found[_OURS].reason}")
         fitted = BrenierMap.load(saved)
-    whole = _WholePicture.of(fitted, source, target, tell)
+        whole = _WholePicture.of(fitted, source, target, tell)
     tell("writing the report")
     fitted.save(place / "map")
     page = write_report(
@@ -135,6 +140,17 @@ def colour_transfer(
         plots=[_cloud_plot(found)],
     )
     return page, found, whole.facts
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Run torch on one thread, here and in the processes of a comparison, and put the caller's number back."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # noqa: TID251 — for the block alone
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)  # noqa: TID251
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from ot_lift import report_plots as draw
 from ot_lift import report_words as words
 from ot_lift.comparison import Comparison
@@ -124,11 +122,7 @@ def _displacement(comparison: Comparison, *, columns: Sequence[str], ours: str) 
 
 def _marginals(comparison: Comparison, *, columns: Sequence[str], ours: str) -> Plot:
     source, target = comparison.source_points, comparison.target_points
-    images = {
-        one.name: one.transported
-        for one in comparison.results
-        if one.transported is not None and not np.array_equal(one.transported, source)  # the source is drawn anyway
-    }
+    images = {one.name: one.transported for one in comparison.results if one.transported is not None}
     return Plot(
         "marginals",
         "Column by column",

@@ -149,6 +149,8 @@ def marginals(
         for points, colour, label in ((target, theme.target, "target"), (source, theme.source, "source")):
             axis.fill_between(middles, _density(points[:, j], bins), color=colour, alpha=0.3, linewidth=0, label=label)
         for name in sorted(names, key=lambda name: name == ours):
+            if np.array_equal(images[name], source):
+                continue  # the identity: its density is drawn as the source's
             colour, width = theme.colour(name, ours, names), 2.4 if name == ours else 1.2
             axis.plot(middles, _density(images[name][:, j], bins), color=colour, linewidth=width, label=name)
         axis.set(xlim=(low, high), xlabel=columns[j], ylabel="" if j % _PANELS else "density")

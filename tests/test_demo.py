@@ -141,6 +141,7 @@ def test_the_demo_as_it_is_run_by_a_newcomer(tmp_path: Path) -> None:
     began = time.monotonic()
     page, found, facts = colour_transfer(tmp_path)
     assert time.monotonic() - began < 600
+    assert found.environment["threads"] == 1
     assert [one.status for one in found.results] == ["ok"] * 6
     ours = found["ot-lift"]
     assert ours.energy is not None and ours.energy < found.energy_null

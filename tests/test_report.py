@@ -27,9 +27,9 @@ from ot_lift.errors import DataError
 from ot_lift.report import Gallery, Photograph, json_text, write_report
 from ot_lift.report_figures import standard_plots
 from ot_lift.report_places import check_map_folder, check_report_folder
-from ot_lift.report_plots import displacement
+from ot_lift.report_plots import displacement, marginals
 from ot_lift.report_tables import method_table
-from ot_lift.report_theme import Picture, photograph, render, to_bytes
+from ot_lift.report_theme import LIGHT, Picture, photograph, render, to_bytes
 from ot_lift.report_words import (
     convergence_sentence,
     cost_sentence,
@@ -309,6 +309,21 @@ def test_plots_are_drawn_in_every_dimension_and_leave_matplotlib_alone(features:
         assert light[..., :3].mean() > 0.7 and dark[..., :3].mean() < 0.4
         assert len(np.unique(light.reshape(-1, light.shape[2]), axis=0)) > 50
     assert dict(matplotlib.rcParams) == before
+
+
+def test_a_method_has_one_colour_in_every_figure() -> None:
+    found, columns = comparison(), ("a", "b")
+    images = {one.name: one.transported for one in found.results if one.transported is not None}
+    images["identity"] = found.source_points
+    lines = {
+        line.get_label(): line.get_color()
+        for axis in marginals(
+            found.source_points, found.target_points, images, LIGHT, ours="ot-lift", columns=columns
+        ).axes
+        for line in axis.get_lines()
+    }
+    assert lines == {name: LIGHT.colour(name, "ot-lift", list(images)) for name in ("EMD", "ot-lift")}
+    assert lines["ot-lift"] == LIGHT.ours and lines["EMD"] == LIGHT.peers[1]
 
 
 def test_the_same_figures_give_the_same_bytes() -> None:

@@ -1,0 +1,23 @@
+"""Records of the long benchmarks exist, are of the code's present settings, and hold every figure they stand for."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.quality import defaults
+from benchmarks.record import read_record
+
+DIMENSIONS = ("wasserstein2-d2", "wasserstein2-d8", "wasserstein2-d32")
+RECORDS = DIMENSIONS
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_a_record_exists_and_was_measured_with_the_defaults_of_today(name: str) -> None:
+    assert read_record(name)["settings"]["defaults"] == defaults(), f"run: python -m benchmarks.{name.split('-')[0]}"
+
+
+@pytest.mark.parametrize("name", DIMENSIONS)
+def test_a_wasserstein2_record_has_the_curve_of_every_run(name: str) -> None:
+    for run in read_record(name)["details"]["runs"]:
+        seconds = [point[0] for point in run["curve"]]
+        assert len(seconds) > 5 and seconds == sorted(seconds)
