@@ -40,7 +40,7 @@ _ALIGNMENT_ROWS = 2048
 _PLAN_STEPS = 500
 # In standardised units the semi-dual is about d/2 times the map's relative error above its minimum. Slower progress
 # than this a coordinate (0.004% of L2-UVP) between evaluations counts as none.
-_EVALUATE_EVERY, _PROGRESS = 50, 2e-5
+_PROGRESS = 2e-5
 # The network replaces the start only if its held-out semi-dual is lower with this confidence: two standard errors,
 # and more of them where few points are held out.
 _SIGNIFICANT = 0.977
@@ -317,7 +317,6 @@ class BrenierMap(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
             max_steps=self.max_steps,
             max_seconds=self.max_seconds,
             learning_rate=self.learning_rate,
-            evaluate_every=_EVALUATE_EVERY,
             patience=self.patience,
             tolerance=_PROGRESS * features,
         )

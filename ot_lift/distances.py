@@ -26,6 +26,7 @@ def float64_points(values: object, *, name: str, features: int | None = None) ->
 
 
 def float64_pair(X: object, Y: object, *, names: tuple[str, str] = ("X", "Y")) -> tuple[Tensor, Tensor]:
+    """Two samples as float64 tensors ``(n, features)`` and ``(m, features)``; DataError where they do not match."""
     first = float64_points(X, name=names[0])
     return first, float64_points(Y, name=names[1], features=first.shape[1])
 

@@ -10,6 +10,7 @@ from ot_lift.conjugate import conjugate
 from ot_lift.constrained import Bound, BoundPotential
 from ot_lift.losses import plan_regression, semi_dual
 from ot_lift.potentials import Potential
+from ot_lift.training import Objective
 
 # Conjugation while training: a residual r changes the loss only by r²/2μ, so it need not be small.
 _TRAINING_TOL, _TRAINING_STEPS = 1e-3, 24
@@ -24,7 +25,7 @@ def _mean(values: Tensor, weight: Tensor | None) -> Tensor:
     return values.mean() if weight is None else (values * weight).sum() / weight.sum()
 
 
-class SemiDual:
+class SemiDual(Objective):
     """E φ(x) + E φ*(y) with exact conjugation, warm-started at each target point's last solution.
 
     Args:
@@ -139,7 +140,7 @@ class SemiDual:
         )
 
 
-class PlanRegression:
+class PlanRegression(Objective):
     """Regression of ∇φ to the barycentric projection of a discrete plan: a start for :class:`SemiDual`.
 
     Args:

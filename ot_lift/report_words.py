@@ -41,7 +41,7 @@ def number(value: float | None, digits: int = 3) -> str:
     if value == 0:
         return "0"
     if not 1e-4 <= abs(value) < 1e7:
-        mantissa, exponent = f"{value:.{digits - 2}e}".split("e")
+        mantissa, exponent = f"{value:.{max(0, digits - 2)}e}".split("e")
         return f"{mantissa}×10{str(int(exponent)).translate(_SUPERSCRIPT)}"
     rounded = float(f"{value:.{digits}g}")
     if abs(rounded) >= 10 ** (digits - 1):

@@ -64,7 +64,7 @@ class TrainingOptions:
     learning_rate: float = 1e-2
     warmup_steps: int = 50
     averaging: float = 0.02
-    evaluate_every: int = 100
+    evaluate_every: int = 50
     patience: int | None = 5
     tolerance: float = 0.0
     checkpoint_seconds: float = 20.0

@@ -171,7 +171,7 @@ def test_every_parameter_is_described_and_has_a_default() -> None:
 # ------------------------------------------------------------------------- budgets, callbacks and the record
 def test_the_history_records_steps_times_and_held_out_values() -> None:
     history = bent_fit().map.history_
-    assert [record["step"] for record in history] == [0, 100, 120]
+    assert [record["step"] for record in history] == [0, 50, 100, 120]
     for key in ("seconds", "learning_rate", "held_out"):
         assert all(np.isfinite(record[key]) for record in history)
     assert history[-1]["seconds"] >= history[0]["seconds"] >= 0
