@@ -19,8 +19,8 @@ from ot_lift import BrenierMap
 from ot_lift.conjugate import NEWTON_CG_FROM, Method, conjugate
 from ot_lift.potentials import Potential
 
-_POINTS, _TIMED_POINTS, _REPEATS = 2_000, 256, 3
-_STEPS = {2: 500, 8: 500, 16: 200, 32: 200, 128: 40}
+_POINTS, _TIMED_POINTS, _REPEATS = 10_000, 512, 3
+_STEPS = {2: 500, 8: 500, 16: 200, 32: 200, 64: 100, 128: 100}
 _RESIDUAL = 1e-8
 
 

@@ -15,9 +15,8 @@ from ot_lift.potentials import Potential
 
 Method = Literal["auto", "newton", "newton-cg"]
 
-# From this dimension on the method is Newton-CG. Inversions from a cold start are faster by it from d = 16 to 32 on
-# (benchmarks/conjugation.py times both); warm-started training steps reuse their factors and stay with Newton longer.
-NEWTON_CG_FROM = 96
+# From this dimension on the method is Newton-CG (benchmarks/conjugation.py times both by dimension, from cold starts).
+NEWTON_CG_FROM = 32
 
 _ARMIJO = 1e-4
 _BLOCK_BYTES = 1 << 27  # of Hessians at a time: memory stays flat however many points there are

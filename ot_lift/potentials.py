@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,8 +16,12 @@ from ot_lift.activations import Activation
 from ot_lift.initialisers import folded_normal_, principled_
 from ot_lift.positivity import mark_nonnegative
 
-# Size of a layer's Jacobians in a block of a Hessian sweep: blocks stay in cache and their buffers are reused.
-_BLOCK_BYTES = 768 << 10
+# A Hessian sweep without autograd takes its first-order part in blocks of so many rows, its Jacobians in blocks whose
+# buffers, reused from layer to layer, have about so many bytes.
+_SWEEP_ROWS, _JACOBIAN_BYTES = 4096, 1 << 20
+
+# Up to this dimension the first layer's Hessian, three numbers a unit, is one product with a table of outer products.
+_TABLE_UP_TO = 16
 
 _SKIP_VARIANCE = 0.45
 
@@ -291,7 +295,8 @@ class ICNN(Potential):
 
     def _backward(self, x: Tensor, state: _Forward) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """∇φ(x) with the adjoints p = ∂φ/∂σ(u) and t = ∂φ/∂u of every layer."""
-        gradient = self.quadratic.gradient(x)
+        # Summed as (features, n): products whose result has few columns run at a fraction of the others' rate.
+        gradient = self.quadratic.gradient(x).T
         p = self.readout.expand(len(x), -1)
         adjoints: list[Tensor] = []
         tangents: list[Tensor] = []
@@ -299,12 +304,20 @@ class ICNN(Potential):
             t = p * state.slope[k]
             adjoints.insert(0, p)
             tangents.insert(0, t)
-            gradient = torch.addmm(gradient, t, self.inputs[k])
+            gradient = torch.addmm(gradient, self.inputs[k].T, t.T)
             if self.squared:
-                gradient = torch.addmm(gradient, t * state.squared[k], self.squares[k], alpha=2)
+                gradient = torch.addmm(gradient, self.squares[k].T, (t * state.squared[k]).T, alpha=2)
             if k:
                 p = t @ self.weights[k - 1]
-        return gradient, adjoints, tangents
+        return gradient.T, adjoints, tangents
+
+    def _bends(self, state: _Forward, p: list[Tensor]) -> list[Tensor]:
+        """p·σ″(u) of every layer."""
+        layers = zip(p, state.pre, state.slope, strict=True)
+        return [
+            adjoint * self.activation.curvature(u, slope, self._sharpness(k))
+            for k, (adjoint, u, slope) in enumerate(layers)
+        ]
 
     def forward(self, x: Tensor) -> Tensor:
         return self._forward(x, slopes=False).value
@@ -319,9 +332,7 @@ class ICNN(Potential):
     def linearise(self, x: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
         state = self._forward(x)
         gradient, p, t = self._backward(x, state)
-        curvature = [
-            p[k] * self.activation.curvature(state.pre[k], state.slope[k], self._sharpness(k)) for k in range(len(p))
-        ]
+        bends = self._bends(state, p)
         quadratic = self.quadratic.linearise(x)[2]
 
         def product(v: Tensor) -> Tensor:
@@ -338,7 +349,7 @@ class ICNN(Potential):
             result = quadratic(v)
             p_move: Tensor | None = None
             for k in reversed(range(len(p))):
-                t_move = curvature[k] * moves[k]
+                t_move = bends[k] * moves[k]
                 if p_move is not None:
                     t_move = torch.addcmul(t_move, p_move, state.slope[k])
                 result = torch.addmm(result, t_move, self.inputs[k])
@@ -353,91 +364,125 @@ class ICNN(Potential):
 
     def value_gradient_hessian(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         constants = _HessianConstants.of(self)
-        if torch.is_grad_enabled():
-            return self._hessian_block(x, constants, _Workspace())
-        bytes_a_row = self.features * max(self.hidden_features) * x.element_size()
-        rows = max(16, _BLOCK_BYTES // bytes_a_row) if x.device.type == "cpu" else len(x)
-        workspace = _Workspace.allocate(x, min(rows, len(x)), max(self.hidden_features))
-        blocks = [self._hessian_block(block, constants, workspace) for block in x.split(rows)]
+        if torch.is_grad_enabled() or x.device.type != "cpu":
+            return self._hessian_block(x, constants, _Workspace(max(len(x), 1)))
+        width = max(self.hidden_features)
+        rows = max(16, _JACOBIAN_BYTES // (self.features * width * x.element_size()))
+        workspace = _Workspace.allocate(x, min(rows, max(len(x), 1)), width)
+        blocks = [self._hessian_block(block, constants, workspace) for block in x.split(_SWEEP_ROWS)]
         value, gradient, hessian = (torch.cat(parts) for parts in zip(*blocks, strict=True))
         return value, gradient, hessian
 
     def _hessian_block(
         self, x: Tensor, constants: _HessianConstants, workspace: _Workspace
     ) -> tuple[Tensor, Tensor, Tensor]:
-        n, d = x.shape
+        d = self.features
         state = self._forward(x)
         gradient, p, t = self._backward(x, state)
-        curvature = torch.cat(
-            [p[k] * self.activation.curvature(state.pre[k], state.slope[k], self._sharpness(k)) for k in range(len(p))],
-            1,
-        )
-        base = constants.quadratic.reshape(1, d * d)
-        if self.squared:
-            base = torch.addmm(base, torch.cat(t, 1), constants.outer, alpha=2)
-        # Jacobians are (n, features, width): in this layout their recursion is one large product a layer.
-        hessian = base.view(-1, d, d).expand(n, d, d)
-        jacobian = x
-        start = 0
-        for k, width in enumerate(self.hidden_features):
-            shape = (n, d, width)
-            direct = constants.inputs[k]
-            if self.squared:
-                space = workspace.view(k % 2, shape)
-                direct = torch.addcmul(direct, state.squared[k][:, None, :], constants.squares[k], out=space)
-            if k:
-                scaled = torch.mul(jacobian, state.slope[k - 1][:, None, :], out=workspace.view(2, jacobian.shape))
-                flat = direct.expand(shape).reshape(n * d, width)
-                below = scaled.view(n * d, jacobian.shape[2])
-                flat = torch.addmm(flat, below, self.weights[k - 1].T, out=workspace.reuse(flat))
-                direct = flat.view(shape)
-            jacobian = direct.expand(shape)
-            bent = torch.mul(jacobian, curvature[:, None, start : start + width], out=workspace.view(2, shape))
-            hessian = torch.baddbmm(
-                hessian, bent, jacobian.transpose(1, 2), out=workspace.reuse(hessian) if k else None
-            )
-            start += width
-        return state.value, gradient, hessian
+        bends = self._bends(state, p)
+        hessian = constants.sum_outer(state.squared, t, bends).view(-1, d, d)
+
+        def blocks(layers: list[Tensor]) -> list[tuple[Tensor, ...]]:
+            return [layer[:, None, :].split(workspace.rows) for layer in layers]
+
+        slope, squared, bend = blocks(state.slope), blocks(state.squared), blocks(bends)
+        for i, target in enumerate(hessian.split(workspace.rows)):
+            # Jacobians are (rows, features, width): in this layout their recursion is one large product a layer.
+            jacobian, total = x, target
+            for k, width in enumerate(self.hidden_features):
+                shape, flat = (len(target), d, width), (len(target) * d, width)
+                direct = constants.inputs[k]
+                if self.squared:
+                    space = workspace.view(k % 2, shape)
+                    direct = torch.addcmul(direct, squared[k][i], constants.squares[k], out=space)
+                if k:
+                    below = workspace.view(2, jacobian.shape)
+                    below = torch.mul(jacobian, slope[k - 1][i], out=below).view(-1, jacobian.shape[2])
+                    skip = direct.expand(shape).reshape(flat)
+                    direct = torch.addmm(skip, below, constants.weights[k - 1], out=workspace.view(k % 2, flat))
+                jacobian = direct.view(shape) if k else direct.expand(shape)
+                if k or not constants.first_in_table:
+                    bent = torch.mul(jacobian, bend[k][i], out=workspace.view(2, shape))
+                    total = torch.baddbmm(total, bent, jacobian.transpose(1, 2), out=workspace.over(target))
+        return state.value, gradient, hessian if workspace.reused else total
 
 
 @dataclass
 class _HessianConstants:
-    """What a Hessian sweep needs of the parameters, once for all blocks: Q, Aᵀ, 2Cᵀ and the outer products of C."""
+    """What a Hessian sweep needs of the parameters, once for all: Q, Wᵀ, Aᵀ, 2Cᵀ and a table of outer products."""
 
     quadratic: Tensor
+    weights: list[Tensor]
     inputs: list[Tensor]
     squares: list[Tensor]
-    outer: Tensor
+    table: Tensor | None
+    first_in_table: bool
 
     @classmethod
     def of(cls, network: ICNN) -> _HessianConstants:
         squares = list(network.squares)
-        outer = [(c[:, :, None] * c[:, None, :]).flatten(1) for c in squares]
+        table = [_outer(c, c) for c in squares]
+        first_in_table = network.features <= _TABLE_UP_TO
+        if first_in_table:
+            a = network.inputs[0]
+            table.append(0.5 * _outer(a, a))
+            table.extend(_outer(a, c) + _outer(c, a) for c in squares[:1])
         return cls(
             network.quadratic.matrix(),
+            [w.T for w in network.weights],
             [a.T.contiguous() for a in network.inputs],
             [2 * c.T.contiguous() for c in squares],
-            torch.cat(outer) if outer else torch.empty(0),
+            2 * torch.cat(table) if table else None,
+            first_in_table,
         )
+
+    def sum_outer(self, squared: list[Tensor], t: list[Tensor], bends: list[Tensor]) -> Tensor:
+        """Q + Σ 2tcc′ over the squared units, with the first layer's Σ p σ″(a + 2sc)(a + 2sc)′ where it is tabled."""
+        base = self.quadratic.reshape(1, -1)
+        if self.table is None:
+            return base.repeat(len(bends[0]), 1)
+        coefficients = list(t) if squared else []
+        if self.first_in_table:
+            coefficients.append(bends[0])
+            if squared:
+                mixed = bends[0] * squared[0]
+                coefficients[0] = torch.addcmul(t[0], mixed, squared[0], value=2)
+                coefficients.append(mixed)
+        return torch.addmm(base, torch.cat(coefficients, 1), self.table)
+
+
+def _outer(left: Tensor, right: Tensor) -> Tensor:
+    return (left[:, :, None] * right[:, None, :]).flatten(1)
 
 
 @dataclass
 class _Workspace:
     """Three buffers that the layers and blocks of a Hessian sweep share; with autograd every result is a new tensor."""
 
+    rows: int
     buffers: Tensor | None = None
+    views: dict[tuple[int, tuple[int, ...]], Tensor] = field(default_factory=dict)
 
     @classmethod
     def allocate(cls, x: Tensor, rows: int, width: int) -> _Workspace:
-        return cls(x.new_empty(3, rows * x.shape[1] * width))
+        return cls(rows, x.new_empty(3, rows * x.shape[1] * width))
 
-    def view(self, index: int, shape: Sequence[int]) -> Tensor | None:
+    @property
+    def reused(self) -> bool:
+        return self.buffers is not None
+
+    def view(self, index: int, shape: tuple[int, ...]) -> Tensor | None:
         """A buffer of this shape to write into, or None."""
-        return None if self.buffers is None else self.buffers[index, : math.prod(shape)].view(shape)
+        if self.buffers is None:
+            return None
+        key = index, tuple(shape)
+        if key not in self.views:
+            self.views[key] = self.buffers[index, : math.prod(shape)].view(shape)
+        return self.views[key]
 
-    def reuse(self, tensor: Tensor) -> Tensor | None:
+    def over(self, tensor: Tensor) -> Tensor | None:
         """The tensor itself to write over, or None."""
-        return None if self.buffers is None else tensor
+        return tensor if self.reused else None
 
 
 class AutogradPotential(Potential):

@@ -148,13 +148,18 @@ def test_config_and_state_rebuild_a_network(squared: bool, learn_sharpness: bool
     assert other.config() == network.config()
 
 
+@pytest.mark.parametrize("tabled", [False, True])
 @pytest.mark.parametrize("squared", [False, True])
-@pytest.mark.parametrize("rows", [1, 16, 17, 40])
-def test_a_hessian_in_blocks_equals_one_in_a_piece(rows: int, squared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("rows", [1, 16, 17, 60])
+def test_a_hessian_in_blocks_equals_one_in_a_piece(
+    rows: int, squared: bool, tabled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     network = make_icnn(3, (8, 7, 6), torch.float64, squared=squared)
     x = normal(rows, 3, seed=1)
     whole = network.value_gradient_hessian(x)  # with autograd, which is never in blocks
-    monkeypatch.setattr(ot_lift.potentials, "_BLOCK_BYTES", 1)
+    monkeypatch.setattr(ot_lift.potentials, "_JACOBIAN_BYTES", 1)
+    monkeypatch.setattr(ot_lift.potentials, "_SWEEP_ROWS", 40)
+    monkeypatch.setattr(ot_lift.potentials, "_TABLE_UP_TO", 16 if tabled else 0)
     with torch.no_grad():
         blocks = network.value_gradient_hessian(x)
         first = [part.clone() for part in blocks]
