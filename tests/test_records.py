@@ -8,7 +8,7 @@ from benchmarks.quality import defaults
 from benchmarks.record import read_record
 
 DIMENSIONS = ("wasserstein2-d2", "wasserstein2-d8", "wasserstein2-d32")
-RECORDS = DIMENSIONS
+RECORDS = (*DIMENSIONS, "finite_samples", "gaussian")
 
 
 @pytest.mark.parametrize("name", RECORDS)
