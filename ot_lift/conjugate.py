@@ -75,7 +75,7 @@ def conjugate(
 
     Raises:
         ConvergenceError: if ``throw`` and a point did not converge.
-        ValueError: for shapes that do not match or a method that does not exist.
+        ValueError: for shapes that do not match, a method that does not exist, or a lift that is not bound to a batch.
 
     Example:
         >>> from ot_lift.potentials import Quadratic
@@ -84,6 +84,11 @@ def conjugate(
         >>> conjugate(phi, y).value.detach()
         tensor([12.5000])
     """
+    if potential.depends_on_batch:
+        raise ValueError(
+            f"expected a potential with fixed weights, got a {type(potential).__name__}, which emits others for every "
+            "batch: conjugate lift.bind(batch=...) or lift.bake(batch)"
+        )
     if y.ndim != 2 or y.shape[1] != potential.features:
         raise ValueError(f"expected y of shape (m, {potential.features}), got {tuple(y.shape)}")
     if x0 is not None and x0.shape != y.shape:

@@ -257,6 +257,8 @@ class Lift(Constrained):
 class LiftPotential(Lift, ConstrainedPotential):
     """What `Lift` gives for a `Potential`."""
 
+    depends_on_batch = True
+
 
 def constrain(
     module: nn.Module,

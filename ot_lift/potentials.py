@@ -30,10 +30,12 @@ class Potential(nn.Module, ABC):
     """A convex function φ: ℝᵈ → ℝ with its first two derivatives, batched over rows.
 
     Every method maps ``x`` of shape ``(n, features)`` to one value per row and keeps dtype and device.
-    ``strong_convexity`` is a structural μ ≥ 0 with ∇²φ ⪰ μI everywhere.
+    ``strong_convexity`` is a structural μ ≥ 0 with ∇²φ ⪰ μI everywhere. ``depends_on_batch`` says that a row's value
+    hangs on the other rows, as an unbound lift's does: then there is no one φ to conjugate.
     """
 
     features: int
+    depends_on_batch: bool = False
 
     @property
     @abstractmethod

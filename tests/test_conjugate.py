@@ -12,6 +12,7 @@ import ot_lift.conjugate
 from ot_lift.conjugate import NEWTON_CG_FROM, Method, conjugate, conjugate_gradients, factor_hessian
 from ot_lift.constrained import ConstrainedPotential
 from ot_lift.errors import ConvergenceError
+from ot_lift.lift import Lift
 from ot_lift.potentials import ICNN, AutogradPotential, Quadratic
 
 METHODS: tuple[Method, ...] = ("newton", "newton-cg")
@@ -357,3 +358,15 @@ def test_factors_that_rounding_breaks_are_redone() -> None:
     assert factor.dtype == torch.float32 and bool(torch.isfinite(factor).all())
     assert_close(factor @ factor.mT, torch.stack([torch.eye(5), singular]), rtol=0.0, atol=1e-4)
     assert not torch.isfinite(factor_hessian(torch.full((1, 2, 2), float("nan")))).any()
+
+
+def test_a_lift_that_is_not_bound_has_no_conjugate() -> None:
+    lift, y = Lift(make_icnn(2, (6, 5), torch.float64), features=2).double(), normal(4, 2, seed=1)
+    with pytest.raises(ValueError, match=r"fixed weights, got a LiftPotential.*bake"):
+        conjugate(lift, y)
+    batch = normal(32, 2, seed=2)
+    baked = lift.bake(batch)
+    assert isinstance(baked, ICNN)
+    with torch.no_grad():
+        bound = conjugate(lift.bind(batch=batch), y)
+    assert_close(bound.argmax, conjugate(baked, y).argmax.detach())
