@@ -6,9 +6,10 @@ import pytest
 
 from benchmarks.quality import defaults
 from benchmarks.record import read_record
+from ot_lift.conjugate import NEWTON_CG_FROM
 
 DIMENSIONS = ("wasserstein2-d2", "wasserstein2-d8", "wasserstein2-d32")
-RECORDS = (*DIMENSIONS, "finite_samples", "gaussian")
+RECORDS = (*DIMENSIONS, "conjugation", "finite_samples", "gaussian", "lift_cost", "throughput")
 
 
 @pytest.mark.parametrize("name", RECORDS)
@@ -21,3 +22,7 @@ def test_a_wasserstein2_record_has_the_curve_of_every_run(name: str) -> None:
     for run in read_record(name)["details"]["runs"]:
         seconds = [point[0] for point in run["curve"]]
         assert len(seconds) > 5 and seconds == sorted(seconds)
+
+
+def test_the_crossover_of_the_code_is_the_one_that_was_timed() -> None:
+    assert read_record("conjugation")["settings"]["crossover"] == NEWTON_CG_FROM
