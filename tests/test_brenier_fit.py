@@ -226,8 +226,12 @@ def test_the_progress_bar_writes_to_standard_error_alone(capfd: pytest.CaptureFi
 
 # -------------------------------------------------------------------------------- Ctrl-C and what goes wrong
 def interrupt(*arguments: Any) -> None:
-    """What Ctrl-C does: a SIGINT to this process."""
-    signal.raise_signal(signal.SIGINT)
+    """What Ctrl-C does: a SIGINT to this process, also where a shell started it with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_ctrl_c_keeps_the_best_state_so_far() -> None:
