@@ -13,6 +13,7 @@ from torch.distributions import Transform, constraints
 from ot_lift.conjugate import Conjugate, conjugate
 from ot_lift.constrained import BoundPotential
 from ot_lift.data import Standardizer
+from ot_lift.logdet import exact_log_det
 from ot_lift.potentials import Potential
 
 ROWS = 1 << 15  # rows of a block when a map is applied to many points: memory stays flat
@@ -148,9 +149,8 @@ class GradientMap(Transform):
         return conjugate(self.potential, rows).argmax.reshape(y.shape)
 
     def log_abs_det_jacobian(self, x: Tensor, y: Any) -> Tensor:
-        """Log-determinant of ∇²φ(x), of the batch shape of ``x``, by Cholesky."""
-        factor = torch.linalg.cholesky(self.potential.hessian(self._rows(x)))
-        return 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1).reshape(x.shape[:-1])
+        """Log-determinant of ∇²φ(x), of the batch shape of ``x``: :func:`~ot_lift.logdet.exact_log_det`."""
+        return exact_log_det(self.potential, self._rows(x)).reshape(x.shape[:-1])
 
 
 def in_blocks(function: Callable[[Tensor], Tensor], x: Tensor, rows: int = ROWS) -> Tensor:
