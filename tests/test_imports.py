@@ -18,7 +18,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("constrained", "lift", "conjugate", "logdet"),
     ("maps",),
     ("losses", "discrete", "distances", "diagnostics", "bounds", "certificate"),
-    ("objectives", "starts", "training"),
+    ("objectives", "starts", "training", "likelihood", "estimators"),
     ("brenier", "flows", "densities", "posterior"),
     (
         "numpyro",

@@ -1,0 +1,299 @@
+"""What estimators share: checks before a fit, seeds, checkpoints, warnings, files, answers in the caller's arrays."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import numbers
+import secrets
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils import check_random_state
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ot_lift.data import as_batch
+from ot_lift.errors import ConvergenceWarning, DataError, ExtrapolationWarning
+from ot_lift.maps import in_blocks
+from ot_lift.positivity import PositivityLike, make_positivity
+from ot_lift.sides import Reach, Side
+from ot_lift.training import TrainingOptions
+
+
+def check_training(settings: Mapping[str, Any]) -> None:
+    """Raise unless the settings that all estimators share can be trained with.
+
+    Args:
+        settings: parameters by name, as ``get_params`` gives them.
+
+    Raises:
+        ValueError: says which one, what was expected and what it is.
+
+    Example:
+        >>> try:
+        ...     check_training({"max_steps": 0})
+        ... except ValueError as error:
+        ...     print(error)
+        expected max_steps to be a whole number > 0, got 0
+    """
+    for name in ("max_steps", "batch_size", "blocks"):
+        check_count(name, settings.get(name, 1))
+    rate = settings["learning_rate"]
+    if not rate > 0:
+        raise ValueError(f"expected learning_rate > 0, got {rate!r}")
+    convexity = settings["strong_convexity"]
+    if not 0 < convexity < 1:  # the start is the identity in standardised coordinates, and needs room
+        raise ValueError(f"expected 0 < strong_convexity < 1, got {convexity!r}")
+    seconds = settings["max_seconds"]
+    if seconds is not None and not seconds > 0:
+        raise ValueError(f"expected max_seconds > 0 or None, got {seconds!r}")
+    widths = settings["hidden_features"]
+    if isinstance(widths, numbers.Number):
+        raise ValueError(f"expected hidden_features as a tuple of widths, got {widths!r}")
+    callbacks = settings["callbacks"]
+    if callable(callbacks):
+        raise ValueError(f"expected callbacks as a list of functions, got one; pass [{callbacks!r}]")
+
+
+def training_options(settings: Mapping[str, Any], *, tolerance: float) -> TrainingOptions:
+    """What the training loop is to keep to, by the settings that all estimators share.
+
+    Args:
+        settings: parameters by name, as ``get_params`` gives them.
+        tolerance: slower progress than this between two evaluations counts as none.
+
+    Example:
+        >>> settings = {"max_steps": 5, "max_seconds": None, "learning_rate": 0.1, "patience": None}
+        >>> training_options(settings, tolerance=0.01).max_steps
+        5
+    """
+    names = ("max_steps", "max_seconds", "learning_rate", "patience")
+    return TrainingOptions(**{name: settings[name] for name in names}, tolerance=tolerance)
+
+
+def check_count(name: str, value: Any) -> None:
+    """Raise unless a value is a whole number > 0.
+
+    Raises:
+        ValueError: names the value.
+    """
+    if not (isinstance(value, numbers.Integral) and int(value) > 0):
+        raise ValueError(f"expected {name} to be a whole number > 0, got {value!r}")
+
+
+def check_keeps_convex(positivity: PositivityLike, *, otherwise: str) -> None:
+    """Raise unless a positivity keeps its weights ≥ 0 at every step of training.
+
+    Args:
+        positivity: a name or anything else that :func:`~ot_lift.positivity.make_positivity` takes.
+        otherwise: what is wrong without.
+
+    Raises:
+        ValueError: names the positivities that do.
+    """
+    if not make_positivity(positivity).keeps_convex:
+        raise ValueError(
+            f"expected a positivity that keeps the potential convex at every step, got {positivity!r}: its iterates "
+            f"may be negative, and then {otherwise}; use 'lift', 'softplus' or 'projection'"
+        )
+
+
+def training_dtype(dtype: Any) -> torch.dtype:
+    """``torch.float32`` or ``torch.float64`` from its name.
+
+    Raises:
+        ValueError: for any other.
+
+    Example:
+        >>> training_dtype("float32")
+        torch.float32
+    """
+    name = str(dtype).removeprefix("torch.")
+    if name not in ("float32", "float64"):
+        raise ValueError(f"expected dtype 'float32' or 'float64', got {dtype!r}")
+    found: torch.dtype = getattr(torch, name)
+    return found
+
+
+def training_device(device: str | torch.device | None, data: Any) -> torch.device:
+    """The device asked for, else that of a torch tensor, else the CPU.
+
+    Raises:
+        ValueError: if this machine lacks it.
+
+    Example:
+        >>> training_device(None, [[1.0]])
+        device(type='cpu')
+    """
+    wanted = device if device is not None else (data.device if isinstance(data, Tensor) else "cpu")
+    try:
+        torch.zeros(1, device=wanted).cpu()
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"expected a device of this machine, got {wanted!r} ({reason}): leave it out") from error
+    return torch.device(wanted)
+
+
+def seed_of(random_state: Any, *, resumable: bool = False) -> int:
+    """A number from a ``random_state``; None draws from the system and leaves NumPy's global state alone.
+
+    Args:
+        random_state: int, ``numpy.random.RandomState`` or None.
+        resumable: None then means 0: drawn at random, a second call would not find its own checkpoint.
+
+    Example:
+        >>> seed_of(3) == seed_of(3), seed_of(None, resumable=True)
+        (True, 0)
+    """
+    if random_state is None:
+        return 0 if resumable else secrets.randbelow(2**31 - 1)
+    return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+def fingerprint(settings: Mapping[str, Any], seed: int, *sides: Side) -> str:
+    """Digest of what a checkpoint belongs to: the settings that change a result, the seed, the data."""
+    shown = {k: str(v) for k, v in settings.items() if k not in ("progress", "callbacks", "random_state")}
+    parts = json.dumps([shown, seed, *(side.fingerprint() for side in sides)], sort_keys=True)
+    return hashlib.sha256(parts.encode()).hexdigest()
+
+
+def open_checkpoints(path: str | Path, *data: Any) -> Path:
+    """Make a folder for checkpoints now: a place that cannot be written would cost a whole fit later.
+
+    Raises:
+        DataError: if it cannot be made, or if some of the data is a DataLoader, whose position no checkpoint can hold.
+    """
+    if any(isinstance(side, DataLoader) for side in data):
+        raise DataError(
+            "expected data whose position a checkpoint can hold with resume, got a DataLoader; pass its dataset as an "
+            "array or a memory-mapped file, or a sampler(count, generator)"
+        )
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"expected resume to be a folder that can be made or written, got {folder} ({error.strerror}): choose "
+            "another"
+        ) from error
+    return folder
+
+
+def numbers_of(data: Any) -> Any:
+    """An array of Python objects as float64, as scikit-learn has it; anything else as it is.
+
+    Raises:
+        DataError: if one is text that spells no number.
+        TypeError: NumPy's own, if one is neither a number nor text.
+
+    Example:
+        >>> numbers_of(np.array([[1, 2.5]], dtype=object))
+        array([[1. , 2.5]])
+    """
+    if not (isinstance(data, np.ndarray) and data.dtype == object):
+        return data
+    try:
+        return data.astype(np.float64)
+    except ValueError as error:
+        raise DataError(
+            f"expected X to hold real numbers, got objects that are none ({error}): convert them"
+        ) from error
+
+
+def answer(
+    function: Callable[[Tensor], Tensor],
+    points: Any,
+    *,
+    name: str,
+    features: int,
+    rows: int,
+    check: Callable[[Tensor], None] | None = None,
+) -> Any:
+    """Validate points, apply a function to blocks of rows in float64 on the CPU, answer in the caller's kind of array.
+
+    Args:
+        function: ``(n, features)`` → a tensor of n rows.
+        points: array, frame, list or tensor ``(n, features)``.
+        name: what messages call them.
+        features: columns expected.
+        rows: of a block.
+        check: called with the points, float64 on the CPU, before anything is computed.
+
+    Raises:
+        DataError: if the points are not finite real numbers of that shape.
+
+    Example:
+        >>> answer(lambda x: 2 * x, [[1, 2]], name="X", features=2, rows=10)
+        array([[2., 4.]])
+    """
+    tensor, restore = as_batch(numbers_of(points), name=name, features=features)
+    x = tensor.cpu().double()
+    if check is not None:
+        check(x)
+    return restore(in_blocks(function, x, rows))
+
+
+def warn_of_end(stop_reason: str) -> None:
+    """Warn the caller of ``fit``, two calls up, if training did not end as it should.
+
+    Warns:
+        ConvergenceWarning: if it diverged or was interrupted.
+    """
+    messages = {
+        "diverged": "training diverged and was stopped; the best state before that is kept: lower learning_rate",
+        "interrupted": "training was interrupted; the best state so far is kept",
+    }
+    if stop_reason in messages:
+        warnings.warn(messages[stop_reason], ConvergenceWarning, stacklevel=4)
+
+
+def warn_of_extrapolation(reach: Reach, points: Tensor, *, name: str, stacklevel: int) -> None:
+    """Warn if points ``(n, features)`` lie far outside of what an estimator was fitted on.
+
+    Args:
+        reach: of the data of the fit.
+        points: in the units of the data.
+        name: what messages call them.
+        stacklevel: as in :func:`warnings.warn`, seen from the function that calls this one.
+
+    Warns:
+        ExtrapolationWarning: says how many they are.
+    """
+    if count := reach.beyond(points):
+        warnings.warn(
+            f"{count} of {len(points)} points of {name} lie more than twice as far out as any point of the fit; the "
+            "map extrapolates there",
+            ExtrapolationWarning,
+            stacklevel=stacklevel + 1,
+        )
+
+
+def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names start with a prefix, by the rest of their names.
+
+    Example:
+        >>> list(part({"a.x": torch.zeros(1), "b.x": torch.zeros(1)}, "a."))
+        ['x']
+    """
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that JSON can hold; networks, callbacks and random states are not among them.
+
+    Example:
+        >>> plain_settings({"max_steps": 5, "callbacks": [print], "hidden_features": (8, 8)})
+        {'max_steps': 5, 'hidden_features': (8, 8)}
+    """
+
+    def plain(value: Any) -> bool:
+        if isinstance(value, (list, tuple)):
+            return all(isinstance(item, (int, float, str)) for item in value)
+        return value is None or isinstance(value, (bool, int, float, str))
+
+    return {name: value for name, value in settings.items() if plain(value)}
