@@ -15,6 +15,9 @@ FOLDER = Path(__file__).parent.parent / "examples"
 
 # What must hold of the names that a script leaves behind.
 HOLDS: dict[str, Callable[[dict[str, Any]], bool]] = {
+    "density_flow": lambda left: (
+        left["truth"] - left["score"] < 0.1 < 1 < left["score"] - left["gaussian"] and left["round_trip"] < 1e-6
+    ),
     "gaussian_map": lambda left: left["error"] < 0.5 and left["round_trip"] < 1e-6,
     "lift_your_own_network": lambda left: (
         left["loss"].item() < 0.2 and left["smallest"] >= 0 and isinstance(left["plain"], nn.Module)

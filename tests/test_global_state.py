@@ -51,6 +51,14 @@ with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
     fitted.interpolate(x[:4], 0.5), fitted.potential(x[:4]), fitted.conjugate(y[:4]), fitted.score(x, y)
     str(fitted.certificate_)
 """,
+    "fit a density": """
+from ot_lift import ConvexPotentialFlow
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    settings = {"hidden_features": (8,), "max_steps": 3, "batch_size": 16}
+    fitted = ConvexPotentialFlow(**settings).fit(np.random.default_rng(0).normal(size=(80, 2)))
+    fitted.invert(fitted.sample(4)), fitted.log_prob(fitted.sample(4)), fitted.distribution()
+""",
     "lift a module": """
 from ot_lift import Lift, mark_nonnegative
 network = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.Softplus(), torch.nn.Linear(4, 1))
