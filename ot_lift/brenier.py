@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import math
-import numbers
-import secrets
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -17,19 +12,30 @@ from typing import Any, cast
 import torch
 from scipy.stats import t as student
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils import check_random_state
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from ot_lift.certificate import Certificate, certify
 from ot_lift.constrained import Constrained
 from ot_lift.data import Standardizer, as_batch
-from ot_lift.errors import ConvergenceWarning, DataError, ExtrapolationWarning, NotFittedError
+from ot_lift.errors import DataError, NotFittedError
+from ot_lift.estimators import (
+    check_keeps_convex,
+    check_training,
+    fingerprint,
+    open_checkpoints,
+    part,
+    plain_settings,
+    seed_of,
+    training_device,
+    training_dtype,
+    warn_of_end,
+    warn_of_extrapolation,
+)
 from ot_lift.io import load_folder, save_folder
 from ot_lift.lift import constrain
 from ot_lift.maps import GradientMap, StandardisedPotential, in_blocks
 from ot_lift.objectives import PlanRegression, SemiDual
-from ot_lift.positivity import PositivityLike, copy_with_marks, make_positivity
+from ot_lift.positivity import PositivityLike, copy_with_marks
 from ot_lift.potentials import ICNN, Potential, Quadratic
 from ot_lift.sides import Reach, Side
 from ot_lift.starts import align_with_identity_, coordinates, plan_images
@@ -178,15 +184,10 @@ class BrenierMap(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
         """
         began = time.monotonic()
         X, Y = _one_of(X, Xs, "X", "Xs"), _one_of(Y, Xt, "Y", "Xt")
-        if resume is not None:
-            if isinstance(X, DataLoader) or isinstance(Y, DataLoader):
-                raise DataError(
-                    "expected data whose position a checkpoint can hold with resume, got a DataLoader; pass its "
-                    "dataset as an array or a memory-mapped file, or a sampler(count, generator)"
-                )
-            _make_folder(Path(resume))
-        dtype, device = self._check_parameters(X)
-        seed = self._seed(resumable=resume is not None)
+        folder = None if resume is None else open_checkpoints(resume, X, Y)
+        self._check_parameters()
+        dtype, device = training_dtype(self.dtype), training_device(self.device, X)
+        seed = seed_of(self.random_state, resumable=resume is not None)
         split, init, left, right = (torch.Generator().manual_seed(seed + k) for k in range(4))
         source = Side.open(X, name="X", features=None, weight=source_weight, generator=split)
         d = source.rows.features
@@ -222,52 +223,19 @@ class BrenierMap(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
                 self._options(d),
                 callbacks=[_in_data_units(callback, units) for callback in self.callbacks or ()],
                 progress=self.progress,
-                resume=None if resume is None else Path(resume),
-                fingerprint=self._fingerprint(seed, source, target),
+                resume=folder,
+                fingerprint=fingerprint(self.get_params(), seed, source, target),
             )
         self._keep(trained, objective, units, (source, target))
         self.certificate_ = self._certify(source.certificate, target.certificate, split)
         self.fit_seconds_ = time.monotonic() - began
         return self
 
-    def _seed(self, *, resumable: bool) -> int:
-        """A number from ``random_state``; None draws from the system and leaves NumPy's global state alone."""
-        if self.random_state is None:  # drawn at random, a second call would not find its own checkpoint
-            return 0 if resumable else secrets.randbelow(2**31 - 1)
-        return int(check_random_state(self.random_state).randint(2**31 - 1))
-
-    def _check_parameters(self, X: Any) -> tuple[torch.dtype, torch.device]:
+    def _check_parameters(self) -> None:
         if self.start not in ("gaussian", "identity", "plan"):
             raise ValueError(f"expected start 'gaussian', 'identity' or 'plan', got {self.start!r}")
-        if str(self.dtype).removeprefix("torch.") not in ("float32", "float64"):
-            raise ValueError(f"expected dtype 'float32' or 'float64', got {self.dtype!r}")
-        for name in ("max_steps", "batch_size"):
-            value = getattr(self, name)
-            if not (isinstance(value, numbers.Integral) and int(value) > 0):
-                raise ValueError(f"expected {name} to be a whole number > 0, got {value!r}")
-        if not self.learning_rate > 0:
-            raise ValueError(f"expected learning_rate > 0, got {self.learning_rate!r}")
-        if not 0 < self.strong_convexity < 1:  # the start is the identity in standardised coordinates, and needs room
-            raise ValueError(f"expected 0 < strong_convexity < 1, got {self.strong_convexity!r}")
-        if self.max_seconds is not None and not self.max_seconds > 0:
-            raise ValueError(f"expected max_seconds > 0 or None, got {self.max_seconds!r}")
-        if isinstance(self.hidden_features, numbers.Number):
-            raise ValueError(f"expected hidden_features as a tuple of widths, got {self.hidden_features!r}")
-        if callable(self.callbacks):
-            raise ValueError(f"expected callbacks as a list of functions, got one; pass [{self.callbacks!r}]")
-        if not make_positivity(self.positivity).keeps_convex:
-            raise ValueError(
-                f"expected a positivity that keeps the potential convex at every step, got {self.positivity!r}: its "
-                "iterates may be negative, and then the semi-dual has no conjugate; use 'lift', 'softplus' or "
-                "'projection'"
-            )
-        device = self.device if self.device is not None else (X.device if isinstance(X, Tensor) else "cpu")
-        try:
-            torch.zeros(1, device=device).cpu()
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"expected a device of this machine, got {device!r} ({reason}): leave it out") from error
-        return getattr(torch, str(self.dtype).removeprefix("torch.")), torch.device(device)
+        check_training(self.get_params())
+        check_keeps_convex(self.positivity, otherwise="the semi-dual has no conjugate")
 
     def _make_model(
         self, d: int, x: Tensor, generator: torch.Generator, device: torch.device, dtype: torch.dtype
@@ -321,11 +289,6 @@ class BrenierMap(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
             tolerance=_PROGRESS * features,
         )
 
-    def _fingerprint(self, seed: int, source: Side, target: Side) -> str:
-        shown = {k: str(v) for k, v in self.get_params().items() if k not in ("progress", "callbacks", "random_state")}
-        parts = json.dumps([shown, seed, source.fingerprint(), target.fingerprint()], sort_keys=True)
-        return hashlib.sha256(parts.encode()).hexdigest()
-
     def _keep(self, trained: Trained, objective: SemiDual, units: Standardizer, sides: tuple[Side, Side]) -> None:
         """Set the fitted attributes; the start replaces a network that is not significantly better."""
         network = trained.module
@@ -345,14 +308,7 @@ class BrenierMap(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
         self.n_features_in_ = network.features
         source, target = sides
         self._source_reach, self._target_reach = source.reach(), target.reach()
-        if trained.stop_reason == "diverged":
-            warnings.warn(
-                "training diverged and was stopped; the best state before that is kept: lower learning_rate",
-                ConvergenceWarning,
-                stacklevel=3,
-            )
-        if trained.stop_reason == "interrupted":
-            warnings.warn("training was interrupted; the best state so far is kept", ConvergenceWarning, stacklevel=3)
+        warn_of_end(trained.stop_reason)
 
     def _certify(self, x: Tensor, y: Tensor, generator: torch.Generator) -> Certificate:
         potential, units = self.potential_, self.potential_.coordinates
@@ -395,13 +351,8 @@ class BrenierMap(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
         tensor, restore = as_batch(points, name=name, features=self.n_features_in_)
         home = tensor.device
         tensor = tensor.cpu()
-        if reach and (count := getattr(self, reach).beyond(tensor)):
-            warnings.warn(
-                f"{count} of {len(tensor)} points of {name} lie more than twice as far out as any point of the fit; "
-                "the map extrapolates there",
-                ExtrapolationWarning,
-                stacklevel=3,
-            )
+        if reach:
+            warn_of_extrapolation(getattr(self, reach), tensor, name=name, stacklevel=3)
         return restore(in_blocks(function, tensor).to(home))
 
     def transport(self, X: Any) -> Any:
@@ -469,7 +420,7 @@ class BrenierMap(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
             tensors |= {f"{side}.centre": reach.centre, f"{side}.whitening": reach.whitening}
         kind = "icnn" if isinstance(inner, ICNN) else "quadratic" if isinstance(inner, Quadratic) else "custom"
         config = {
-            "parameters": {k: v for k, v in self.get_params().items() if _is_plain(v)},
+            "parameters": plain_settings(self.get_params()),
             "network": {"kind": kind, **(inner.config() if isinstance(inner, ICNN) else {})},
             "features": self.n_features_in_,
             "used_network": self.used_network_,
@@ -505,16 +456,16 @@ class BrenierMap(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
             inner = cast(Potential, copy_with_marks(network))
         inner = inner.double()
         try:
-            inner.load_state_dict(_part(tensors, "network."))
+            inner.load_state_dict(part(tensors, "network."))
         except RuntimeError as error:
             raise DataError(
                 f"expected a network of the structure that the map in {path} was fitted with, got another "
                 f"{type(inner).__name__}: build it with the same arguments"
             ) from error
-        model.potential_ = StandardisedPotential(inner, Standardizer(**_part(tensors, "coordinates.")))
+        model.potential_ = StandardisedPotential(inner, Standardizer(**part(tensors, "coordinates.")))
         model.map_ = GradientMap(model.potential_)
         for side in ("source", "target"):
-            reach = Reach(**_part(tensors, f"{side}."), radius=config["reach"][side])
+            reach = Reach(**part(tensors, f"{side}."), radius=config["reach"][side])
             setattr(model, f"_{side}_reach", reach)
         model.used_network_ = config["used_network"]
         model.history_, model.stop_reason_ = config["history"], config["stop_reason"]
@@ -541,24 +492,3 @@ def _one_of(first: Any, second: Any, name: str, other: str) -> Any:
     if (first is None) == (second is None):
         raise DataError(f"expected one of {name} and {other}, got {'neither' if first is None else 'both'}")
     return second if first is None else first
-
-
-def _make_folder(path: Path) -> None:
-    """Make a folder for checkpoints now: a place that cannot be written would cost a whole fit later."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(
-            f"expected resume to be a folder that can be made or written, got {path} ({error.strerror}): choose another"
-        ) from error
-
-
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether JSON can hold a parameter; networks, callbacks and random states are not saved."""
-    if isinstance(value, (list, tuple)):
-        return all(isinstance(item, (int, float, str)) for item in value)
-    return value is None or isinstance(value, (bool, int, float, str))
