@@ -1,0 +1,206 @@
+"""One cell: a task, a method and a seed give a record, as plain JSON, and nothing else happens."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import re
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.cells_judging import Judge
+from benchmarks.cells_process import Stopped, in_child, measured
+from benchmarks.machine import Usage, here
+from benchmarks.tasks import Array, Problem, Task
+from ot_lift.isolation import Phases
+from ot_lift.measuring import Job
+from ot_lift.methods import Method
+from ot_lift.report import json_text
+
+RECORD_FORMAT = "ot-lift benchmark cell 1"
+RECORD_KEYS = (
+    *("format", "task", "method", "seed", "fingerprint", "settings", "status", "reason", "figures", "timing"),
+    *("notes", "messages", "details", "machine", "revision", "date"),
+)
+_DRAWN_POINTS = 300  # in two dimensions, kept for the pictures
+_CURVE_ROWS = 100
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A task, a method and a seed.
+
+    Attributes:
+        task: gives data and budget.
+        method: not fitted yet.
+        seed: of the data and of the fit.
+        threads: that the method may use.
+
+    Example:
+        >>> from benchmarks.tasks.gaussian import GaussianPair
+        >>> from ot_lift.methods import IdentityMethod
+        >>> cell = Cell(GaussianPair(features=2, rows=50, test_rows=20, budget_seconds=1.0), IdentityMethod(), 0, 1)
+        >>> str(cell.path), cell.alone, len(cell.fingerprint)
+        ('gaussian-d2/identity/0.json', False, 64)
+    """
+
+    task: Task
+    method: Method
+    seed: int
+    threads: int
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that decides the result besides seed, machine and code."""
+        return {"task": self.task.settings(), "method": dict(self.method.settings), "threads": self.threads}
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of names, seed and settings: a record with another one is out of date."""
+        decides = [RECORD_FORMAT, self.task.name, self.method.name, self.seed, self.settings]
+        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def path(self) -> Path:
+        """Of its record within a folder of records."""
+        return Path(self.task.name, re.sub(r"[^\w.-]+", "-", self.method.name), f"{self.seed}.json")
+
+    @property
+    def alone(self) -> bool:
+        """Whether nothing may run beside it: a fit that ends on its budget is worse on a busy machine."""
+        return self.method.keeps_budget
+
+    @property
+    def label(self) -> str:
+        """For people."""
+        return f"{self.task.name} × {self.method.name}, seed {self.seed}"
+
+
+def run_cell(cell: Cell, *, together: bool = False) -> dict[str, Any]:
+    """Fit the cell's method on the cell's data in a process of its own and judge it.
+
+    Args:
+        cell: What to run.
+        together: Whether the caller runs other cells at the same time; its times are then marked.
+
+    Returns:
+        The record, JSON types. A failure is a record too: `status` is "ok", "failed" or "timed out", with `reason`.
+    """
+    began = time.perf_counter()
+    found: dict[str, Any] = {}
+    details: dict[str, Any] = {}
+    try:
+        problem, judge = _prepared(cell.task, cell.seed)
+        with tempfile.TemporaryDirectory(prefix="ot-lift-cell-") as name:
+            folder = Path(name)
+            found = _fitted(cell, problem, folder)
+            status = "failed" if found.get("reason") else "ok"
+            image = np.load(folder / "transported.npy") if status == "ok" else None
+        if image is not None:
+            found |= judge.figures(image)
+            details = _pictures(problem, image)
+    except Stopped as stop:
+        status, found = "timed out", {"reason": str(stop), "usage": stop.usage}
+    except Exception as error:  # whatever happens to a cell is its record, and the others go on
+        status, found = "failed", {"reason": f"{type(error).__name__}: {error}"}
+    return _record(cell, status, found, details, together=together, seconds=time.perf_counter() - began)
+
+
+@functools.lru_cache(maxsize=1)  # cells come sorted by task and seed
+def _prepared(task: Task, seed: int) -> tuple[Problem, Judge]:
+    problem = task.problem(seed)
+    return problem, Judge.of(problem, seed)
+
+
+def _fitted(cell: Cell, problem: Problem, folder: Path) -> dict[str, Any]:
+    """What was measured of the fit; the images of the test points are then in the folder."""
+    for name, points in (("source", problem.source), ("target", problem.target), ("held_out", problem.test_source)):
+        np.save(folder / f"{name}.npy", points)
+    if problem.truth is not None:
+        np.save(folder / "truth.npy", problem.truth)
+    budget = cell.task.budget_seconds
+    limits = {
+        "start": 300.0,  # for a machine that has to read the libraries from a cold disk
+        "fit": 2 * budget + 60 if cell.method.keeps_budget else budget,  # room for what a budget does not cover
+        "evaluation": max(120.0, 2 * budget),
+    }
+    job = Job(folder, Phases(folder, limits), cell.seed, budget, alone=True)
+    found: dict[str, Any] = in_child(measured, cell.method, job, cell.threads, phases=job.phases)
+    return found
+
+
+def _pictures(problem: Problem, image: Array) -> dict[str, Any]:
+    """In two dimensions, a few points for the page."""
+    if image.shape[1] != 2:
+        return {}
+    shown = {"source": problem.test_source, "target": problem.test_target, "image": image}
+    return {"points": {name: np.round(points[:_DRAWN_POINTS], 3).tolist() for name, points in shown.items()}}
+
+
+_MEASURED = (
+    *("l2_uvp", "cosine", "energy", "energy_null", "sliced_w2", "sliced_w2_null", "monotonicity_violations"),
+    *("transport_cost", "transport_cost_error", "emd_w2_squared", "emd_w2_squared_error", "true_cost"),
+    *("w2_squared", "w2_squared_lower", "w2_squared_upper", "round_trip"),
+    *("fit_seconds", "fit_cpu_seconds", "transport_seconds", "peak_memory_bytes"),
+)
+
+
+def _record(
+    cell: Cell, status: str, found: Mapping[str, Any], details: dict[str, Any], *, together: bool, seconds: float
+) -> dict[str, Any]:
+    usage: Usage | None = found.get("usage")
+    curve = found.get("curve") or []
+    step = -(-len(curve) // _CURVE_ROWS) or 1
+    details |= {"curve": [*curve[:-1:step], curve[-1]]} if curve else {}
+    details |= {name: found[name] for name in ("stop_reason", "certificate", "w2_squared_basis") if found.get(name)}
+    if interval := found.get("transport_seconds_range"):
+        details["transport_seconds_range"] = interval
+    surroundings = here()
+    record = {
+        "format": RECORD_FORMAT,
+        "task": cell.task.name,
+        "method": cell.method.name,
+        "seed": cell.seed,
+        "fingerprint": cell.fingerprint,
+        "settings": cell.settings,
+        "status": status,
+        "reason": found.get("reason", ""),
+        "figures": {name: found[name] for name in _MEASURED if found.get(name) is not None} if status == "ok" else {},
+        "timing": {
+            "wall_seconds": seconds,
+            "cpu_seconds": usage and usage.cpu_seconds,
+            "together": together,
+            "waited_share": usage and usage.waited_share,
+            "others_share": usage and usage.others_share,
+            "contended": together or (usage is not None and usage.contended),
+        },
+        "notes": list(found.get("notes", ())),
+        "messages": list(found.get("messages", ())),
+        "details": details,
+        **surroundings,
+        "machine": surroundings["machine"] | {"threads": cell.threads},
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    strict: dict[str, Any] = json.loads(json_text(record))  # as a reader will see it; null for what is not finite
+    return strict
+
+
+def check_record(record: Any, where: str) -> dict[str, Any]:
+    """A record that was read, or a ValueError that says what is wrong with it.
+
+    Example:
+        >>> check_record({"format": "a letter"}, "letter.json")
+        Traceback (most recent call last):
+        ValueError: expected a record of a benchmark cell in letter.json, got something else: remove it
+    """
+    if not isinstance(record, dict) or record.get("format") != RECORD_FORMAT or set(record) != set(RECORD_KEYS):
+        raise ValueError(f"expected a record of a benchmark cell in {where}, got something else: remove it")
+    return record

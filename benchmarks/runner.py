@@ -1,0 +1,204 @@
+"""Run cells through joblib, keep a record of each, and never run one twice."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import joblib
+
+from benchmarks.cells import Cell, check_record, run_cell
+from benchmarks.methods import find_methods
+from benchmarks.tasks import Options, Task, find_tasks
+from ot_lift.errors import DataError
+from ot_lift.io import atomic_file
+from ot_lift.report import json_text
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run has to do.
+
+    Attributes:
+        waiting: cells to run, those of one task and seed together.
+        finished: cells whose record is there.
+        outdated: how many of those waiting have a record with other settings, which will be replaced.
+    """
+
+    waiting: tuple[Cell, ...]
+    finished: tuple[Cell, ...]
+    outdated: int
+
+    @classmethod
+    def of(cls, cells: Iterable[Cell], out: Path, *, retry: bool = False, again: bool = False) -> Plan:
+        """Look for records.
+
+        Args:
+            cells: What is wanted.
+            out: Folder of the records; may be missing.
+            retry: Whether cells that failed or ran out of time are run again.
+            again: Whether every cell is run again.
+        """
+        waiting, finished, outdated = [], [], 0
+        for cell in cells:
+            record = read_cell(out / cell.path)
+            current = record is not None and record["fingerprint"] == cell.fingerprint
+            outdated += record is not None and not current
+            if record is None or not current or again or (retry and record["status"] != "ok"):
+                waiting.append(cell)
+            else:
+                finished.append(cell)
+        return cls(tuple(waiting), tuple(finished), outdated)
+
+
+def chosen_cells(
+    names: Sequence[str], options: Options, *, seeds: Sequence[int], threads: int
+) -> tuple[list[Cell], list[str]]:
+    """The cells that names stand for, sorted by task and seed.
+
+    Args:
+        names: Of tasks ("gaussian-d8"), families of tasks ("gaussian") and methods; with none of a kind, all of it.
+        options: What tasks are built from.
+        seeds: Of data and fits.
+        threads: Of every method.
+
+    Returns:
+        The cells, and sentences on what is not available here.
+
+    Raises:
+        DataError: A name is unknown.
+
+    Example:
+        >>> cells, _ = chosen_cells(["gaussian-d2", "linear", "EMD"], Options(quick=True), seeds=[0], threads=1)
+        >>> [cell.label for cell in cells]
+        ['gaussian-d2 × EMD, seed 0', 'gaussian-d2 × linear, seed 0']
+    """
+    tasks, missing = find_tasks(options)
+    methods = {task: find_methods(task) for task in tasks}
+    missing += dict.fromkeys(line for _, lines in methods.values() for line in lines)
+    known = {task.name for task in tasks} | {_family(task) for task in tasks}
+    known_methods = {method.name for found, _ in methods.values() for method in found}
+    if unknown := [name for name in names if name not in known | known_methods]:
+        raise DataError(
+            f"expected names of tasks or methods, got {', '.join(map(repr, unknown))}; there are "
+            f"{', '.join(sorted(known | known_methods))}" + "".join(f"; not available: {line}" for line in missing)
+        )
+    wanted, wanted_methods = set(names) & known or known, set(names) & known_methods or known_methods
+    cells = [
+        Cell(task, method, seed, threads)
+        for task in tasks
+        if {task.name, _family(task)} & wanted
+        for seed in seeds
+        for method in methods[task][0]
+        if method.name in wanted_methods
+    ]
+    return cells, missing
+
+
+def _family(task: Task) -> str:
+    return task.name.partition("-")[0]
+
+
+def run(
+    plan: Plan,
+    out: Path,
+    *,
+    jobs: int | None = 1,
+    backend: str | None = None,
+    tell: Callable[[Cell, Record], None] = lambda cell, record: None,
+) -> list[Record]:
+    """Run what a plan waits for; the record of a cell is on disk as soon as the cell ends.
+
+    Cells whose fit ends on its budget run one at a time, after the others. When this is interrupted or killed, the
+    cells that were running are lost and no others.
+
+    Args:
+        plan: From `Plan.of`.
+        out: Folder of the records.
+        jobs: Cells at the same time; None takes it from a surrounding `joblib.parallel_config`.
+        backend: Of joblib; None is loky or that of a surrounding `joblib.parallel_config`.
+        tell: Called after every cell.
+
+    Returns:
+        The new records.
+    """
+    together = [cell for cell in plan.waiting if not cell.alone]
+    alone = [cell for cell in plan.waiting if cell.alone]
+    records = []
+    with joblib.parallel_config(backend=backend) if backend else contextlib.nullcontext():
+        several = len(together) > 1 and _at_once(jobs) > 1
+        for cells, at_once in ((together, "2 * n_jobs"), (alone, 1)):
+            for place, record in _ended(cells, jobs, at_once, together=several and cells is together):
+                write_cell(out / cells[place].path, record)
+                records.append(record)
+                tell(cells[place], record)
+    return records
+
+
+def _ended(
+    cells: Sequence[Cell], jobs: int | None, at_once: str | int, *, together: bool
+) -> Iterator[tuple[int, Record]]:
+    """Records in the order in which cells end, each with its cell's place; `at_once` of them are handed out."""
+    pool = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1, pre_dispatch=at_once)
+    found: Iterator[tuple[int, Record]] = pool(
+        joblib.delayed(_numbered)(place, cell, together) for place, cell in enumerate(cells)
+    )
+    return found
+
+
+def _at_once(jobs: int | None) -> int:
+    """How many cells joblib will run at the same time."""
+    return int(joblib.effective_n_jobs(joblib.Parallel(n_jobs=jobs).n_jobs))
+
+
+def _numbered(place: int, cell: Cell, together: bool) -> tuple[int, Record]:
+    return place, run_cell(cell, together=together)
+
+
+# ------------------------------------------------------------------------------------- records
+def write_cell(path: Path, record: Record) -> None:
+    """Write a record, as a whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as file:
+        file.write(json_text(record).encode())
+
+
+def read_cell(path: Path) -> Record | None:
+    """A record, or None where there is none.
+
+    Raises:
+        DataError: The file is something else.
+    """
+    try:
+        content = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    try:
+        return check_record(json.loads(content), str(path))
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def read_cells(place: Path) -> list[Record]:
+    """Every record in a folder, by task, method and seed; or the one record that a file is.
+
+    Raises:
+        DataError: There is none.
+    """
+    paths = [place] if place.is_file() else sorted(place.glob("*/*/*.json"))
+    records = [record for path in paths if (record := read_cell(path)) is not None]
+    if not records:
+        raise DataError(f"expected records of benchmark cells in {place}, got none: run `python -m benchmarks run`")
+    return sorted(records, key=lambda one: (_by_number(one["task"]), one["method"], one["seed"]))
+
+
+def _by_number(name: str) -> tuple[str, int]:
+    """Tasks of one family by dimension, not by letter."""
+    family, _, place = name.rpartition("-d")
+    return (family, int(place)) if place.isdigit() else (name, 0)

@@ -1,0 +1,95 @@
+"""A static site of a set of records: an overview and one page a task, whole in themselves, for file:// or a server."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PackageLoader, StrictUndefined
+
+from benchmarks.metrics import METRICS, by_method
+from benchmarks.site_plots import task_plots
+from benchmarks.site_tables import method_notes, overview_table, task_settings, task_table
+from benchmarks.site_words import surroundings, verdict
+from ot_lift.io import atomic_file
+
+Record = Mapping[str, Any]
+
+_TEMPLATES = Path(__file__).resolve().parent / "templates"
+OVERVIEW = "index.html"
+
+
+def write_site(records: Sequence[Record], folder: Path) -> Path:
+    """Write the site, the overview last: where it is, all pages are.
+
+    Args:
+        records: Of cells, sorted as they shall be shown (see `benchmarks.runner.read_cells`).
+        folder: Created if need be; pages of an earlier site are replaced, other files are left alone.
+
+    Returns:
+        The overview's path.
+    """
+    tasks: dict[str, list[Record]] = {}
+    for record in records:
+        tasks.setdefault(record["task"], []).append(record)
+    templates = _environment()
+    sentences = {task: verdict(own) for task, own in tasks.items()}
+    for task, own in tasks.items():
+        content = _task_content(own, sentences[task])
+        _write(folder / _page(task), templates.get_template("task.html.j2").render(content))
+    overview = {
+        "title": "Maps compared",
+        "entries": [(_title(own), _page(task), sentences[task]) for task, own in tasks.items()],
+        "table": overview_table(tasks),
+        "surroundings": surroundings(records),
+        "quick": _quick(records),
+    }
+    _write(folder / OVERVIEW, templates.get_template("overview.html.j2").render(overview))
+    return folder / OVERVIEW
+
+
+def _task_content(records: Sequence[Record], sentences: Sequence[str]) -> dict[str, Any]:
+    return {
+        "title": _title(records),
+        "words": records[0]["settings"]["task"]["words"],
+        "overview": OVERVIEW,
+        "sentences": sentences,
+        "table": task_table(records),
+        "metrics": [(metric.title, metric.note) for metric in METRICS if by_method(records, metric.key)],
+        "plots": task_plots(records),
+        "settings": task_settings(records),
+        "notes": method_notes(records),
+        "surroundings": surroundings(records),
+        "quick": _quick(records),
+    }
+
+
+def _title(records: Sequence[Record]) -> str:
+    return str(records[0]["settings"]["task"]["title"])
+
+
+def _page(task: str) -> str:
+    return f"{task}.html"
+
+
+def _quick(records: Sequence[Record]) -> bool:
+    return any(record["settings"]["task"].get("quick") for record in records)
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=ChoiceLoader([FileSystemLoader(_TEMPLATES), PackageLoader("ot_lift")]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["base64"] = lambda content: base64.b64encode(content).decode("ascii")
+    return environment
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_file(path) as file:
+        file.write(text.encode())

@@ -1,0 +1,197 @@
+"""The pictures of the site: quality against time, error over time, and maps in two dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks.methods import OURS
+from benchmarks.metrics import by_method, mean_of, quality_of
+from benchmarks.site_words import BASELINE
+from ot_lift.report_figures import Plot
+from ot_lift.report_plots import displacement
+from ot_lift.report_theme import Theme, panels, plain_ticks, render
+from ot_lift.report_words import names, number
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Record = Mapping[str, Any]
+
+_LEAST_SECONDS = 1e-3  # faster fits are drawn here
+
+
+def task_plots(records: Sequence[Record]) -> list[Plot]:
+    """Every plot that a task's records have figures for.
+
+    Args:
+        records: Of one task.
+    """
+    return [plot for plot in (_trade_off(records), _over_time(records), _maps(records)) if plot is not None]
+
+
+def pareto_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
+    """Those that no other beats in both coordinates, by the first.
+
+    Args:
+        points: Two figures by name; of both less is better.
+
+    Example:
+        >>> pareto_front({"slow": (9.0, 1.0), "fast": (1.0, 5.0), "worse": (9.5, 6.0)})
+        ['fast', 'slow']
+    """
+    front: list[str] = []
+    for name in sorted(points, key=points.__getitem__):
+        if not front or points[name][1] < points[front[-1]][1]:
+            front.append(name)
+    return front
+
+
+def _all_times(records: Sequence[Record]) -> dict[str, dict[int, float]]:
+    """Fit times by method and seed, those that do not count with them."""
+    found: dict[str, dict[int, float]] = {}
+    for record in records:
+        if record["status"] == "ok":
+            found.setdefault(record["method"], {})[record["seed"]] = record["figures"]["fit_seconds"]
+    return found
+
+
+def _trade_off(records: Sequence[Record]) -> Plot | None:
+    metric = quality_of(records)
+    quality, counted = by_method(records, metric.key), by_method(records, "fit_seconds")
+    if not quality:
+        return None
+    racing = [name for name in quality if name in counted and name != BASELINE]
+    points = {name: (mean_of(counted[name]), mean_of(quality[name])) for name in racing}
+    front = pareto_front(points)
+    hollow = [name for name in quality if name not in counted]
+    told = f"On the front, where nothing else is both faster and better: {names(front)}." if front else ""
+    if hollow:
+        told += (
+            f" Hollow: {names(hollow)}, whose time was taken while other work shared the machine; it does not count."
+        )
+    return Plot(
+        "trade-off",
+        "Quality against time",
+        told.strip(),
+        f"{metric.title} against fit time by method, logarithmic axes; single seeds as small dots.",
+        render(lambda theme: _draw_trade_off(_all_times(records), quality, front, hollow, metric.title, theme)),
+    )
+
+
+def _draw_trade_off(
+    times: Mapping[str, Mapping[int, float]],
+    quality: Mapping[str, Mapping[int, float]],
+    front: Sequence[str],
+    hollow: Sequence[str],
+    label: str,
+    theme: Theme,
+) -> Figure:
+    figure, (axis,) = panels(1, theme, height=4.4, across=1)
+    order = list(quality)
+    spots = {}
+    for name in order:
+        seeds = quality[name].keys() & times[name].keys()
+        pairs = np.array([(max(times[name][seed], _LEAST_SECONDS), quality[name][seed]) for seed in seeds])
+        colour, inside = theme.colour(name, OURS, order), "none" if name in hollow else None
+        if len(pairs) > 1:
+            axis.scatter(pairs[:, 0], pairs[:, 1], s=14, color=colour, alpha=0.5, linewidths=0)
+        spots[name] = pairs.mean(0)
+        size = 11 if name == OURS else 8
+        axis.plot(*spots[name], "o", color=colour, markersize=size, markerfacecolor=inside or colour)
+    if len(front) > 1:
+        line = np.array([spots[name] for name in front])
+        axis.plot(*line.T, color=theme.muted, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
+    _logarithmic(axis, np.array(list(spots.values())))
+    _annotate(axis, spots, theme, order)
+    axis.set(xlabel="fit time, s (less than 1 ms is drawn at 1 ms)", ylabel=f"{label} (down and left is better)")
+    return figure
+
+
+def _logarithmic(axis: Axes, points: np.ndarray[Any, Any]) -> None:
+    """Axes with room for names around the points."""
+    axis.set(xscale="log", yscale="log")
+    for set_limits, values in ((axis.set_xlim, points[:, 0]), (axis.set_ylim, points[:, 1])):
+        positive = values[values > 0] if (values > 0).any() else np.array([1.0])
+        set_limits(positive.min() / 3, positive.max() * 4)
+    plain_ticks(axis.xaxis)
+    plain_ticks(axis.yaxis)
+
+
+def _annotate(axis: Axes, spots: Mapping[str, np.ndarray[Any, Any]], theme: Theme, order: Sequence[str]) -> None:
+    """Names beside the points; where they crowd, under one another."""
+    taken: list[np.ndarray[Any, Any]] = []
+    for name in sorted(spots, key=lambda name: tuple(spots[name])):
+        place = axis.transAxes.inverted().transform(axis.transData.transform(spots[name]))
+        below = sum(abs(place - other)[0] < 0.14 and abs(place - other)[1] < 0.09 for other in taken)
+        taken.append(place)
+        axis.annotate(
+            name,
+            (float(spots[name][0]), float(spots[name][1])),
+            xytext=(0, 9 if not below else -2 - 12 * below),
+            textcoords="offset points",
+            ha="center",
+            va="bottom" if not below else "center",
+            color=theme.colour(name, OURS, order),
+            fontsize=10,
+            fontweight="bold" if name == OURS else "normal",
+        )
+
+
+def _over_time(records: Sequence[Record]) -> Plot | None:
+    """L2-UVP of maps that were watched, over the time of their fits."""
+    watched = [record for record in records if len(record["details"].get("curve", ())) > 1]
+    if not watched:
+        return None
+    last = {record["method"]: record["details"]["curve"][-1] for record in watched}
+    told = ", ".join(f"{name} {number(value)}% after {number(time)} s" for name, (time, value) in last.items())
+    quality, times = by_method(records, "l2_uvp"), _all_times(records)
+    peers = {name: (mean_of(times[name]), mean_of(values)) for name, values in quality.items() if name not in last}
+    return Plot(
+        "over-time",
+        "Error over the time of the fit",
+        f"The last point of each curve: {told} (the last seed). Dots are methods that have no error before they end.",
+        "L2-UVP over wall-clock time, a line for each seed of each method that can be watched.",
+        render(lambda theme: _draw_over_time(watched, peers, theme)),
+    )
+
+
+def _draw_over_time(watched: Sequence[Record], peers: Mapping[str, tuple[float, float]], theme: Theme) -> Figure:
+    figure, (axis,) = panels(1, theme, height=4.0, across=1)
+    order = [*dict.fromkeys(record["method"] for record in watched), *peers]
+    spots = {}
+    for record in watched:
+        name, curve = record["method"], np.array(record["details"]["curve"])
+        axis.plot(*curve.T, color=theme.colour(name, OURS, order), linewidth=2 if name == OURS else 1.2, alpha=0.8)
+        spots[name] = curve[-1]
+    for name, (time, value) in peers.items():
+        spots[name] = np.array([max(time, _LEAST_SECONDS), value])
+        axis.plot(*spots[name], "o", color=theme.colour(name, OURS, order), markersize=7)
+    _logarithmic(axis, np.concatenate([np.array(list(spots.values())), *_curves(watched)]))
+    _annotate(axis, spots, theme, order)
+    axis.set(xlabel="wall-clock time, s", ylabel="L2-UVP, %")
+    return figure
+
+
+def _curves(watched: Sequence[Record]) -> list[np.ndarray[Any, Any]]:
+    return [np.array(record["details"]["curve"]) for record in watched]
+
+
+def _maps(records: Sequence[Record]) -> Plot | None:
+    """Where points go, in two dimensions, for the first seed."""
+    drawn = [record for record in records if "points" in record["details"]]
+    drawn = [record for record in drawn if record["seed"] == min(one["seed"] for one in drawn)]
+    if not drawn:
+        return None
+    source, target = (np.array(drawn[0]["details"]["points"][side]) for side in ("source", "target"))
+    images = {record["method"]: np.array(record["details"]["points"]["image"]) for record in drawn}
+    return Plot(
+        "maps",
+        "Where points go",
+        f"Arrows from fresh source points to their images; seed {drawn[0]['seed']}.",
+        "For every method, arrows from source points to where the map sends them, over source and target.",
+        render(lambda theme: displacement(source, target, images, theme, ours=OURS, columns=("x₁", "x₂"))),
+    )

@@ -1,0 +1,164 @@
+"""The site in sentences: who wins a task, by how much, and whether it matters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks.methods import OURS
+from benchmarks.metrics import Metric, by_method, figure_of, level_of, mean_of, quality_of
+from benchmarks.ranks import Standing, standings
+from ot_lift.report_words import names, number, seconds
+
+Record = Mapping[str, Any]
+
+BASELINE = "identity"  # it does nothing, so it wins no race
+_MATTERS = 0.01  # of the target's spread: where points land nearer than this to each other, the maps are one in use
+
+
+def places(records: Sequence[Record]) -> dict[str, Standing]:
+    """Standings of a task's methods by its quality."""
+    metric = quality_of(records)
+    return standings(by_method(records, metric.key), floor=level_of(records, metric))
+
+
+def verdict(records: Sequence[Record]) -> list[str]:
+    """Who wins a task, by how much, whether it matters, what it costs; a peer that wins is said to win.
+
+    Args:
+        records: Of one task.
+
+    Returns:
+        Sentences.
+    """
+    metric = quality_of(records)
+    values = by_method(records, metric.key)
+    if not values:
+        return ["No method ended well."]
+    found = places(records)
+    order = list(found)
+    means = {name: mean_of(values[name]) for name in order}
+    return [
+        _who(order, found, means, metric),
+        *_by_how_much(order, found, means, metric, records),
+        *_ours(order, found, means, metric),
+        *_time(order, records),
+        *_failures(records),
+    ]
+
+
+def _who(order: Sequence[str], found: Mapping[str, Standing], means: Mapping[str, float], metric: Metric) -> str:
+    first = order[0]
+    seeds = found[first].seeds
+    told = f"{metric.title} {metric.show(means[first])}"
+    if len(order) == 1:
+        return f"{first} is the only method that ended well, with {told}."
+    if seeds < 2:
+        return f"{first} has the least {told}; with one seed nothing is known of the noise."
+    tied = [name for name in order if found[name].best == 1]
+    if len(tied) == 1:
+        return f"{first} wins with {told}, the mean of {seeds} seeds: no other method reaches it within noise (95%)."
+    least = f"the least {metric.title} is {first}'s, {metric.show(means[first])}"
+    return f"{names(tied)} are not told apart over {seeds} seeds; {least}."
+
+
+def _by_how_much(
+    order: Sequence[str],
+    found: Mapping[str, Standing],
+    means: Mapping[str, float],
+    metric: Metric,
+    records: Sequence[Record],
+) -> list[str]:
+    if len(order) < 2:
+        return []
+    first = order[0]
+    rest = [name for name in order if found[name].best > 1 and name != first] or order[1:2]
+    second = rest[0]
+    times = means[second] / means[first] if means[first] > 0 else math.inf
+    factor = f", {number(times, 2 if times < 100 else 3)} times as much" if times < 1e6 else ""
+    told = f"Next is {second} with {metric.show(means[second])}{factor}"
+    if metric.key == "l2_uvp":
+        near, far = (math.sqrt(means[name] / 100) for name in (first, second))
+        how = "which matters" if far - near > _MATTERS else "which makes no difference in use"
+        return [
+            f"{told}: its points miss their places by {number(100 * far, 2)}% of the target's spread, those of "
+            f"{first} by {number(100 * near, 2)}%, {how}."
+        ]
+    level = level_of(records, metric)
+    within = [name for name in (first, second) if means[name] <= level]
+    if len(within) == 2:
+        return [
+            f"{told}; both are within the {number(level)} that two halves of the target reach: no difference in use."
+        ]
+    return [f"{told}; two halves of the target reach {number(level)}, so the difference matters."]
+
+
+def _ours(order: Sequence[str], found: Mapping[str, Standing], means: Mapping[str, float], metric: Metric) -> list[str]:
+    """What is said of ours where the sentences before did not praise it."""
+    if OURS not in found:
+        return []
+    own = found[OURS]
+    if own.rank == 1:
+        return []
+    value = f"with {metric.title} {metric.show(means[OURS])}"
+    if own.best == 1:
+        return [f"{OURS} is {_ordinal(own.rank)} of {len(order)} {value}, within noise of the best."]
+    told = f"{OURS} is {_ordinal(own.rank)} of {len(order)} {value}: it loses here"
+    peers = [name for name in order if found[name].worst < own.best and not name.startswith(OURS)]
+    return [f"{told} to {names(peers)}." if peers else f"{told} to a variant of itself."]
+
+
+def _ordinal(place: int) -> str:
+    return {1: "first", 2: "second", 3: "third"}.get(place, f"{place}th")
+
+
+def _time(order: Sequence[str], records: Sequence[Record]) -> list[str]:
+    times = {name: mean_of(own) for name, own in by_method(records, "fit_seconds").items() if name != BASELINE}
+    if not times:
+        return ["Fit times are left out: other work ran beside every cell."]
+    shown = list(dict.fromkeys(name for name in (order[0], OURS, *order) if name in times))[:3]
+    return [f"Fit time: {', '.join(f'{name} {seconds(times[name])}' for name in shown)}."]
+
+
+def _failures(records: Sequence[Record]) -> list[str]:
+    reasons: dict[tuple[str, str, str], list[int]] = {}
+    for record in records:
+        if record["status"] != "ok":
+            busy = " (other work shared the machine)" if record["timing"]["contended"] else ""
+            key = record["method"], record["status"], record["reason"].rstrip(".") + busy
+            reasons.setdefault(key, []).append(record["seed"])
+    return [
+        f"{method} {status} (seed {', '.join(map(str, seeds))}): {reason}."
+        for (method, status, reason), seeds in reasons.items()
+    ]
+
+
+def surroundings(records: Sequence[Record]) -> list[str]:
+    """Machine, versions, revisions, seeds and what was marked, in lines."""
+    machines = dict.fromkeys(_machine(record["machine"]) for record in records)
+    revisions = dict.fromkeys(str(record["revision"]) for record in records)
+    dates = sorted(record["date"][:10] for record in records)
+    contended = sum(bool(record["timing"]["contended"]) for record in records)
+    timed = sum(figure_of(record, "energy") is not None for record in records)
+    span = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
+    return [
+        f"{len(records)} cells, {timed} of which ended well; seeds {', '.join(_seeds(records))}; {span}.",
+        *machines,
+        f"Code at {names(list(revisions))}.",
+        f"Times of {contended} cells are marked and left out: other work shared the machine."
+        if contended
+        else "Nothing ran beside a cell that was timed, as far as the system tells.",
+        "Every method gets the same points, the same budget and the same threads; a method without a budget of its own "
+        "is ended at the budget and its cell says so. Points that judge were seen by no fit.",
+    ]
+
+
+def _seeds(records: Sequence[Record]) -> list[str]:
+    return [str(seed) for seed in sorted({record["seed"] for record in records})]
+
+
+def _machine(machine: Mapping[str, Any]) -> str:
+    versions = ", ".join(f"{name} {machine[name]}" for name in ("torch", "numpy", "pot", "python"))
+    threads = f"{machine['threads']} thread{'s' * (machine['threads'] > 1)} a method"
+    return f"{machine['cpu']}, {machine['cores']} cores, {threads}; {machine['platform']}; {versions}."

@@ -1,0 +1,137 @@
+"""Tasks of the runner: data, the true map where it is known, and a budget. Every module of this folder is one.
+
+A module offers `tasks(options)`, which yields `Task` objects or raises `Unavailable` with a sentence that says what is
+missing. A new task is one new file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+
+class Unavailable(Exception):
+    """A task or method cannot run here; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What tasks are built from.
+
+    Attributes:
+        data: folder of files that are not part of the project, or None.
+        quick: small data and budgets, for a first look; their records are no results.
+    """
+
+    data: Path | None = None
+    quick: bool = False
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Data of one task and seed, float64.
+
+    Attributes:
+        source: what methods are fitted on, `(n, features)`.
+        target: likewise, `(m, features)`.
+        test_source: fresh points of the source, `(k, features)`.
+        test_target: fresh points of the target, independent of `test_source`.
+        truth: the true map at `test_source`, or None where nobody knows it.
+    """
+
+    source: Array
+    target: Array
+    test_source: Array
+    test_target: Array
+    truth: Array | None = None
+
+
+@dataclass(frozen=True)
+class Task(ABC):
+    """A problem to be solved by every method within one budget.
+
+    Attributes:
+        features: d.
+        rows: points a side that methods are fitted on.
+        test_rows: fresh points a side that they are judged on.
+        budget_seconds: wall-clock time of a fit.
+        spend_budget: whether methods that could stop early are asked to use all of it.
+        quick: whether it is a small version, for a first look.
+    """
+
+    features: int
+    rows: int
+    test_rows: int
+    budget_seconds: float
+    spend_budget: bool = False
+    quick: bool = False
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Unique; small letters, digits and hyphens. What comes before the first hyphen is the task's family."""
+
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """A heading."""
+
+    @property
+    @abstractmethod
+    def words(self) -> str:
+        """What it is, with its source, in a few sentences."""
+
+    @abstractmethod
+    def problem(self, seed: int) -> Problem:
+        """The data; equal seeds give equal data."""
+
+    def settings(self) -> dict[str, Any]:
+        """All that decides the problem besides the seed, as JSON types."""
+        shown = [field.name for field in dataclasses.fields(self) if field.metadata.get("setting", True)]
+        return {"name": self.name, "title": self.title, "words": self.words} | {
+            name: getattr(self, name) for name in shown
+        }
+
+
+def modules_of(package: str) -> Iterable[ModuleType]:
+    """Every module of a package, by name.
+
+    Example:
+        >>> "benchmarks.tasks.gaussian" in [module.__name__ for module in modules_of("benchmarks.tasks")]
+        True
+    """
+    places = importlib.import_module(package).__path__
+    for module in sorted(pkgutil.iter_modules(places), key=lambda one: one.name):
+        yield importlib.import_module(f"{package}.{module.name}")
+
+
+def find_tasks(options: Options) -> tuple[list[Task], list[str]]:
+    """Every task, and a sentence for each that is not available here.
+
+    Example:
+        >>> tasks, missing = find_tasks(Options(quick=True))
+        >>> [task.name for task in tasks if task.name.startswith("gaussian")]
+        ['gaussian-d2', 'gaussian-d8', 'gaussian-d32']
+        >>> "wasserstein2" in {line.split(":")[0] for line in missing}
+        True
+    """
+    found: list[Task] = []
+    missing: list[str] = []
+    for module in modules_of("benchmarks.tasks"):
+        try:
+            found += module.tasks(options)
+        except Unavailable as reason:
+            missing.append(f"{module.__name__.rpartition('.')[2]}: {reason}")
+    return found, missing

@@ -1,0 +1,451 @@
+"""The runner: a cell is a record whatever happens to it, none is run twice, none is lost but those that ran."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import benchmark_records
+import joblib
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from benchmarks import cells, runner
+from benchmarks.cells import Cell, run_cell
+from benchmarks.cells_judging import Judge, monotonicity_violations
+from benchmarks.cli import app
+from benchmarks.machine import Moment, Usage
+from benchmarks.methods import Watcher, find_methods
+from benchmarks.methods.brenier import WatchedBrenierMethod
+from benchmarks.methods.nearest_brenier import NearestBrenierMethod
+from benchmarks.tasks import Options, Problem, Task, Unavailable, find_tasks
+from benchmarks.tasks.gaussian import GaussianPair
+from benchmarks.tasks.wasserstein2 import Wasserstein2
+from benchmarks.tasks.wasserstein2 import tasks as wasserstein2_tasks
+from ot_lift.errors import DataError
+from ot_lift.methods import BaseMethod, IdentityMethod, Method
+from ot_lift.peers import LinearMethod
+
+ROOT = Path(__file__).parent.parent
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class Shift(Task):
+    """T(x) = x + 3."""
+
+    label: str = "shift-d2"
+
+    @property
+    def name(self) -> str:
+        return self.label
+
+    title = words = "A shift"
+
+    def problem(self, seed: int) -> Problem:
+        rng = np.random.default_rng(seed)
+        x, y, fresh, images = (rng.normal(size=(self.rows, self.features)) for _ in range(4))
+        return Problem(x, y + 3, fresh, images + 3, fresh + 3)
+
+
+class Scripted(BaseMethod):
+    """Does in `fit` what it is told to, then shifts by 3."""
+
+    def __init__(self, name: str = "scripted", *, keeps_budget: bool = False, **does: Any) -> None:
+        super().__init__(**does)
+        self.name, self.does, self.keeps_budget = name, does, keeps_budget
+        self.watcher: Watcher | None = None
+
+    def watch(self, watcher: Watcher) -> None:
+        self.watcher = watcher
+
+    def fit(self, X: Array, Y: Array, *, random_state: int = 0, max_seconds: float | None = None) -> Self:
+        began = time.time()
+        if "raise" in self.does:
+            raise ValueError(self.does["raise"])
+        if "exit" in self.does:
+            os._exit(self.does["exit"])
+        if "mark" in self.does:
+            Path(self.does["mark"]).write_text(str(os.getpid()), encoding="ascii")
+        if "print" in self.does:
+            os.write(1, self.does["print"].encode())
+        time.sleep(self.does.get("sleep", 0.0))
+        if self.watcher is not None:
+            for seconds, part in ((0.5, 0.0), (1.0, 1.0)):
+                self.watcher(seconds, lambda points, part=part: points + 3 * part)
+        self.settings = {**self.settings, "threads": torch.get_num_threads(), "budget": max_seconds}
+        self.notes = [f"{began} {time.time()}"]
+        return self
+
+    def transport(self, X: Array) -> Array:
+        return X + 3.0
+
+
+def task(**changes: Any) -> Shift:
+    return Shift(**{"features": 2, "rows": 60, "test_rows": 60, "budget_seconds": 5.0, **changes})
+
+
+def cell(method: Method | None = None, seed: int = 0, **changes: Any) -> Cell:
+    return Cell(task(**changes), method or Scripted(), seed, threads=1)
+
+
+def plan(wanted: Iterable[Cell], out: Path, **options: Any) -> runner.Plan:
+    return runner.Plan.of(wanted, out, **options)
+
+
+# --------------------------------------------------------------------------------------- a cell
+def test_a_cell_is_judged_against_the_truth() -> None:
+    record = run_cell(cell())
+    assert set(record) == set(cells.RECORD_KEYS)
+    assert (record["status"], record["reason"]) == ("ok", "")
+    figures = record["figures"]
+    assert figures["l2_uvp"] == pytest.approx(0, abs=1e-12)
+    assert figures["cosine"] == pytest.approx(1)
+    assert figures["transport_cost"] == pytest.approx(18)
+    assert figures["true_cost"] == pytest.approx(18)
+    assert figures["monotonicity_violations"] == 0
+    assert figures["energy_null"] > 0 and figures["emd_w2_squared"] > 0
+    assert "round_trip" not in figures  # it has no inverse
+    assert figures["fit_seconds"] >= 0 and figures["peak_memory_bytes"] >= 0
+    assert record["settings"]["task"]["rows"] == 60
+    assert record["machine"]["threads"] == 1 and record["revision"]
+    assert len(record["details"]["points"]["image"]) == 60
+
+
+def test_the_linear_map_wins_nothing_but_is_exact_between_gaussians() -> None:
+    pair = GaussianPair(features=2, rows=4000, test_rows=200, budget_seconds=5.0)
+    found = {one.name: run_cell(Cell(pair, one, 0, 1))["figures"] for one in (LinearMethod(), IdentityMethod())}
+    assert found["linear"]["l2_uvp"] < 1 < found["identity"]["l2_uvp"]
+    assert found["linear"]["round_trip"] < 1e-10
+
+
+def test_equal_cells_give_equal_figures() -> None:
+    first, second = (run_cell(cell())["figures"] for _ in range(2))
+    timed = {"fit_seconds", "fit_cpu_seconds", "transport_seconds", "peak_memory_bytes"}
+    assert {k: v for k, v in first.items() if k not in timed} == {k: v for k, v in second.items() if k not in timed}
+
+
+def test_a_watched_fit_has_its_error_over_time() -> None:
+    (early, late) = run_cell(cell())["details"]["curve"]
+    assert early[0] == 0.5 and early[1] > 100
+    assert late == [1.0, pytest.approx(0, abs=1e-12)]
+
+
+def test_our_method_is_watched_and_shows_its_parameters() -> None:
+    ours = WatchedBrenierMethod(max_steps=5, hidden_features=(8,), batch_size=32)
+    record = run_cell(cell(ours, rows=200))
+    assert record["status"] == "ok" and record["details"]["stop_reason"] == "max_steps"
+    assert record["settings"]["method"] == {"max_steps": 5, "hidden_features": [8], "batch_size": 32}
+    assert record["figures"]["round_trip"] < 1e-6
+
+
+def test_every_method_gets_the_threads_that_the_cell_says() -> None:
+    found = run_cell(Cell(task(), Scripted(), 0, threads=2))
+    assert found["machine"]["threads"] == 2
+
+
+@pytest.mark.parametrize(
+    ("does", "status", "reason"),
+    [
+        ({"raise": "no luck"}, "failed", "ValueError: no luck"),
+        ({"exit": 3}, "failed", "exit code 3"),
+        ({"sleep": 30.0}, "timed out", "fit: ended after its limit of 0.3 seconds"),
+    ],
+)
+def test_a_failure_is_a_record_with_its_reason(does: dict[str, Any], status: str, reason: str) -> None:
+    record = run_cell(cell(Scripted(**does), budget_seconds=0.3 if status == "timed out" else 5.0))
+    assert record["status"] == status
+    assert reason in record["reason"]
+    assert record["figures"] == {} and record["fingerprint"]
+
+
+def test_what_a_method_prints_is_kept() -> None:
+    assert run_cell(cell(Scripted(print="a word")))["messages"] == ["a word"]
+
+
+def test_a_task_that_fails_is_a_record() -> None:
+    assert "seed" in run_cell(cell(seed=-1))["reason"] or run_cell(cell(seed=-1))["status"] == "failed"
+
+
+def test_a_fingerprint_is_of_all_settings_and_of_no_place(tmp_path: Path) -> None:
+    prints = {one.fingerprint for one in (cell(), cell(seed=1), cell(rows=61), cell(Scripted(strength=1)))}
+    assert len(prints) == 4
+    assert cell().fingerprint == cell().fingerprint
+    here, there = (
+        Wasserstein2(features=2, rows=5, test_rows=5, budget_seconds=1.0, folder=place) for place in (Path(), tmp_path)
+    )
+    assert Cell(here, Scripted(), 0, 1).fingerprint == Cell(there, Scripted(), 0, 1).fingerprint
+
+
+def test_pairs_out_of_order_are_counted() -> None:
+    x = np.arange(4.0)[:, None]
+    assert monotonicity_violations(x, x) == 0
+    assert monotonicity_violations(x, -x) == 1
+    assert monotonicity_violations(x, np.zeros_like(x)) == 0
+    assert monotonicity_violations(x, x[[1, 0, 2, 3]]) == pytest.approx(1 / 6)
+
+
+def test_the_figures_of_the_identity_are_known() -> None:
+    problem = task().problem(0)
+    figures = Judge.of(problem, 0).figures(problem.test_source)
+    variance = problem.test_source.var(0).sum()
+    assert figures["l2_uvp"] == pytest.approx(100 * 18 / variance)
+    assert (figures["cosine"], figures["transport_cost"]) == (0, 0)
+
+
+def test_contention_is_seen_where_the_system_tells() -> None:
+    began = Moment.now()
+    time.sleep(0.25)
+    usage = began.until_now()
+    assert usage.cpu_seconds < usage.wall_seconds
+    assert not Usage(1.0, 1.0, None, None).contended
+    assert Usage(1.0, 1.0, 0.5, 0.0).contended
+
+
+# --------------------------------------------------------------------------------------- a run
+def test_finished_cells_are_skipped_and_outdated_ones_run_again(tmp_path: Path) -> None:
+    wanted = [cell(seed=seed) for seed in (0, 1)] + [cell(Scripted("bad", **{"raise": "no"}))]
+    first = runner.run(plan(wanted, tmp_path), tmp_path)
+    assert len(first) == 3
+    assert {path.relative_to(tmp_path) for path in tmp_path.rglob("*.json")} == {one.path for one in wanted}
+    assert plan(wanted, tmp_path).waiting == ()
+    assert [one.label for one in plan(wanted, tmp_path, retry=True).waiting] == ["shift-d2 × bad, seed 0"]
+    assert len(plan(wanted, tmp_path, again=True).waiting) == 3
+    changed = plan([cell(rows=61)], tmp_path)
+    assert (len(changed.waiting), changed.outdated) == (1, 1)
+    assert runner.read_cells(tmp_path) == sorted(first, key=lambda one: (one["method"], one["seed"]))
+
+
+def test_an_interrupt_keeps_what_has_ended(tmp_path: Path) -> None:
+    wanted = [cell(seed=seed) for seed in range(3)]
+
+    def stop(one: Cell, record: dict[str, Any]) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(plan(wanted, tmp_path), tmp_path, tell=stop)
+    assert [one.seed for one in plan(wanted, tmp_path).finished] == [0]
+    runner.run(plan(wanted, tmp_path), tmp_path)
+    assert plan(wanted, tmp_path).waiting == ()
+
+
+def overlaps(records: list[dict[str, Any]]) -> bool:
+    spans = sorted(tuple(map(float, record["notes"][0].split())) for record in records)
+    return any(first[1] > second[0] for first, second in itertools.pairwise(spans))
+
+
+def test_cells_at_the_same_time_are_marked_and_those_with_a_budget_run_alone(tmp_path: Path) -> None:
+    free = [cell(Scripted(sleep=0.4), seed) for seed in range(3)]
+    kept = [cell(Scripted("kept", keeps_budget=True, sleep=0.2), seed) for seed in range(3)]
+    with joblib.parallel_config(backend="threading", n_jobs=3):
+        records = runner.run(plan([*kept, *free], tmp_path), tmp_path, jobs=None)
+    alone = [record for record in records if record["method"] == "kept"]
+    together = [record for record in records if record["method"] == "scripted"]
+    assert overlaps(together) and not overlaps(alone)
+    assert all(record["timing"]["together"] and record["timing"]["contended"] for record in together)
+    assert not any(record["timing"]["together"] for record in alone)
+    assert [record["method"] for record in records[-3:]] == ["kept"] * 3
+
+
+@pytest.mark.slow
+def test_cells_run_in_processes_of_loky(tmp_path: Path) -> None:
+    wanted = [cell(seed=seed) for seed in range(3)]
+    records = runner.run(plan(wanted, tmp_path), tmp_path, jobs=2, backend="loky")
+    assert {record["status"] for record in records} == {"ok"}
+    assert all(record["timing"]["together"] for record in records)
+
+
+@pytest.mark.slow
+def test_cells_run_on_a_dask_cluster(tmp_path: Path) -> None:
+    pytest.importorskip("distributed", reason="dask.distributed is not installed")
+    script = f"""
+import sys; sys.path[:0] = [{str(ROOT)!r}, {str(Path(__file__).parent)!r}]
+from pathlib import Path
+import dask, joblib
+from dask.distributed import Client
+import test_benchmark_runner as here
+if __name__ == "__main__":
+    dask.config.set({{"distributed.worker.daemon": False}})
+    with Client(n_workers=2, threads_per_worker=1, dashboard_address=None), joblib.parallel_config(backend="dask"):
+        out = Path({str(tmp_path)!r})
+        here.runner.run(here.plan([here.cell(seed=seed) for seed in range(3)], out), out, jobs=-1)
+"""
+    (tmp_path / "run.py").write_text(script, encoding="utf-8")
+    subprocess.run([sys.executable, str(tmp_path / "run.py")], check=True, capture_output=True, timeout=120)
+    records = runner.read_cells(tmp_path)
+    assert [record["status"] for record in records] == ["ok"] * 3
+    assert all(record["timing"]["together"] for record in records)
+
+
+IMPORTS = f"""
+import os, sys; sys.path[:0] = [{str(ROOT)!r}, {str(Path(__file__).parent)!r}]
+from pathlib import Path
+import test_benchmark_runner as here
+"""
+FORKS = """
+here.runner.run_cell = here.in_this_process
+out = Path(sys.argv[1])
+for _ in sys.stdin:
+    if not (process := os.fork()):
+        here.runner.run(here.plan(here.to_be_killed(), out), out)
+        os._exit(0)
+    print(process, flush=True)
+    os.waitpid(process, 0)
+    print("ended", flush=True)
+"""
+
+
+def to_be_killed() -> list[Cell]:
+    return [cell(seed=seed) for seed in range(60)]
+
+
+def in_this_process(one: Cell, *, together: bool = False) -> dict[str, Any]:
+    """In place of `run_cell`: a record after some milliseconds, without a process of its own."""
+    time.sleep(0.02)
+    return benchmark_records.record("shift-d2", "scripted", one.seed) | {"fingerprint": one.fingerprint}
+
+
+def test_a_run_that_is_killed_twenty_times_loses_and_doubles_nothing(tmp_path: Path, rng: np.random.Generator) -> None:
+    out = tmp_path / "records"
+    command = [sys.executable, "-c", IMPORTS + FORKS, str(out)]
+    kept: dict[Path, int] = {}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
+        assert process.stdin is not None and process.stdout is not None
+        for turn in range(20):
+            process.stdin.write("start\n")
+            run = int(process.stdout.readline())
+            time.sleep(float(rng.uniform(0.0, 0.15)))
+            os.kill(run, (signal.SIGKILL, signal.SIGTERM)[turn % 2])
+            assert process.stdout.readline() == "ended\n"
+            found = {path: path.stat().st_mtime_ns for path in out.rglob("*.json")}
+            assert kept.items() <= found.items()  # none is lost, none was run a second time
+            assert all(runner.read_cell(path) for path in found)  # each is whole
+            kept = found
+    waiting = len(plan(to_be_killed(), out).waiting)
+    assert 0 < len(kept) == 60 - waiting
+
+
+SLEEPS = """
+import signal
+if __name__ == "__main__":  # the processes of cells import this file again
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell may have set to be ignored
+    sleeping = here.cell(here.Scripted(sleep=60.0, mark=sys.argv[2]), budget_seconds=90.0)
+    out = Path(sys.argv[1])
+    here.runner.run(here.plan([sleeping], out), out)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_killed_run_leaves_no_process_behind(tmp_path: Path, number: signal.Signals) -> None:
+    (tmp_path / "run.py").write_text(IMPORTS + SLEEPS, encoding="utf-8")
+    mark, out = tmp_path / "mark", tmp_path / "records"
+    run = subprocess.Popen([sys.executable, *map(str, (tmp_path / "run.py", out, mark))], stderr=subprocess.DEVNULL)
+    until(lambda: mark.exists() and mark.read_text(encoding="ascii").isdigit())
+    run.send_signal(number)
+    run.wait(10)
+    fit = int(mark.read_text(encoding="ascii"))
+    until(lambda: not alive(fit))
+    assert not out.exists()
+
+
+def until(holds: Callable[[], bool], *, seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it never came to hold"
+        time.sleep(0.02)
+
+
+def alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_file_that_is_no_record_is_refused_in_words(tmp_path: Path) -> None:
+    place = tmp_path / cell().path
+    place.parent.mkdir(parents=True)
+    place.write_text('{"dear": "all"}', encoding="utf-8")
+    with pytest.raises(DataError, match="got something else: remove it"):
+        plan([cell()], tmp_path)
+
+
+# -------------------------------------------------------------------------- tasks and methods by name
+def test_names_choose_tasks_families_and_methods() -> None:
+    def chosen(*names: str) -> tuple[set[str], set[str]]:
+        found, _ = runner.chosen_cells(names, Options(quick=True), seeds=[0], threads=1)
+        return {one.task.name for one in found}, {one.method.name for one in found}
+
+    assert chosen("gaussian", "linear") == ({"gaussian-d2", "gaussian-d8", "gaussian-d32"}, {"linear"})
+    tasks, methods = chosen("gaussian-d8")
+    assert tasks == {"gaussian-d8"} and {"identity", "EMD", "ot-lift", "ot-lift softplus"} <= methods
+    with pytest.raises(DataError, match=r"got 'gausian'; there are .*gaussian-d2.*not available: wasserstein2"):
+        chosen("gausian")
+
+
+def test_what_cannot_run_here_is_said(tmp_path: Path) -> None:
+    told = find_tasks(Options())[1]
+    assert "wasserstein2: needs the benchmark's published weights; pass their folder as --data" in told
+    with pytest.raises(Unavailable, match="no pair of files"):
+        wasserstein2_tasks(Options(data=tmp_path))
+    missing: Callable[[], list[str]] = lambda: find_methods(task())[1]  # noqa: E731
+    assert all("cvxpy" in line for line in missing())
+
+
+def test_methods_spend_the_budget_where_the_task_asks() -> None:
+    def ours(spend: bool) -> dict[str, Any]:
+        methods = {one.name: one for one in find_methods(task(spend_budget=spend))[0]}
+        return methods["ot-lift"].settings
+
+    assert ours(False)["patience"] is not None and ours(False)["max_steps"] == 2000
+    assert ours(True)["patience"] is None and ours(True)["max_steps"] > 10**6
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_nearest_brenier_potential_is_near_a_linear_map(rng: np.random.Generator) -> None:
+    pytest.importorskip("cvxpy", reason="cvxpy is not installed")
+    x = rng.normal(size=(40, 2))
+    method = NearestBrenierMethod(max_points=15, iterations=1).fit(x, 2 * x + 3)
+    assert np.abs(method.transport(x[:5]) - (2 * x[:5] + 3)).mean() < 1
+
+
+# ------------------------------------------------------------------------------- the command line
+def test_the_commands_list_run_and_report(tmp_path: Path) -> None:
+    listed = CliRunner().invoke(app, ["list", "--quick"])
+    assert listed.exit_code == 0 and "gaussian-d2: Gaussian pair, d = 2; 4,000 points a side" in listed.output
+    arguments = ["run", "gaussian-d2", "identity", "linear", "--quick", "--seeds", "0", "--out", str(tmp_path)]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    assert "2 cells run, 0 of them without a map, 0 were there" in done.output
+    assert "0 cells run, 0 of them without a map, 2 were there" in CliRunner().invoke(app, arguments).output
+    told = CliRunner().invoke(app, ["report", "--out", str(tmp_path)])
+    assert told.exit_code == 0 and (tmp_path / "site" / "gaussian-d2.html").exists()
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "run", interrupted)
+    done = CliRunner().invoke(app, ["run", "gaussian-d2", "identity", "--quick", "--out", str(tmp_path)])
+    assert done.exit_code == 130 and "the same command goes on from here" in done.output
+
+
+@pytest.mark.parametrize(("arguments", "word"), [(["run", "nothing"], "nothing"), (["run", "--seeds", "x"], "'x'")])
+def test_bad_input_ends_with_a_sentence(arguments: list[str], word: str) -> None:
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 2
+    assert word in done.output and "Traceback" not in done.output

@@ -1,0 +1,187 @@
+"""The site of a set of records: whole, honest about who wins, and alive in a browser."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from benchmark_records import record, seeds_of
+
+from benchmarks.site import write_site
+from benchmarks.site_plots import pareto_front
+from benchmarks.site_tables import overview_table, task_table
+from benchmarks.site_words import verdict
+
+
+def drawn(seed: int, shift: float) -> dict[str, Any]:
+    x = np.random.default_rng(seed).normal(size=(40, 2))
+    points = {"source": x.tolist(), "target": (x[::-1] + 1).tolist(), "image": (x + shift).tolist()}
+    return {"points": points, "curve": [[0.5, 9.0], [1.0, 3.0], [2.0, 1.0]], "stop_reason": "plateau"}
+
+
+def records(ours: float = 2.0, peer: float = 1.0) -> list[dict[str, Any]]:
+    """A task that EMD wins by default, with a failure and three seeds."""
+    noise = np.array([1.0, 1.1, 0.9])
+    return [
+        *seeds_of("gaussian-d2", "EMD", list(peer * noise), fit_seconds=5.0),
+        *seeds_of("gaussian-d2", "identity", list(40 * noise), fit_seconds=1e-5),
+        *seeds_of("gaussian-d2", "ot-lift", list(ours * noise), fit_seconds=20.0, details=drawn(0, 1.0)),
+        record("gaussian-d2", "Sinkhorn", 0, status="timed out"),
+    ]
+
+
+# ---------------------------------------------------------------------------------------- words
+def test_a_peer_that_wins_is_said_to_win() -> None:
+    told = verdict(records())
+    assert told[0].startswith("EMD wins with L2-UVP 1.00%, the mean of 3 seeds")
+    assert told[1] == (
+        "Next is ot-lift with 2.00%, 2.0 times as much: its points miss their places by 14% of the target's spread, "
+        "those of EMD by 10%, which matters."
+    )
+    assert told[2] == "ot-lift is second of 3 with L2-UVP 2.00%: it loses here to EMD."
+    assert told[3] == "Fit time: EMD 5.00 s, ot-lift 20.0 s."
+    assert told[4] == "Sinkhorn timed out (seed 0): ValueError: no luck."
+
+
+def test_ours_wins_in_the_same_words() -> None:
+    told = verdict(records(ours=0.5))
+    assert told[0].startswith("ot-lift wins with L2-UVP 0.500%")
+    assert not any("loses" in sentence for sentence in told)
+
+
+def test_a_difference_that_nobody_notices_is_said_to_be_none() -> None:
+    assert verdict(records(ours=1e-3, peer=3e-4))[1].endswith("which makes no difference in use.")
+
+
+def test_one_seed_is_said_to_know_nothing_of_noise() -> None:
+    told = verdict([one for one in records() if one["seed"] == 0])
+    assert told[0] == "EMD has the least L2-UVP 1.00%; with one seed nothing is known of the noise."
+
+
+def test_what_noise_cannot_tell_apart_is_said_to_tie() -> None:
+    told = verdict([*seeds_of("t", "EMD", [1.0, 3.0, 2.0]), *seeds_of("t", "ot-lift", [2.0, 1.9, 2.2])])
+    assert told[0] == "EMD and ot-lift are not told apart over 3 seeds; the least L2-UVP is EMD's, 2.00%."
+    assert "within noise of the best" in told[2]
+
+
+def test_without_a_true_map_the_energy_distance_decides_against_its_null_level() -> None:
+    def of(method: str, energy: float) -> list[dict[str, Any]]:
+        return [record("t", method, seed, energy=energy + 0.01 * seed, energy_null=0.5) for seed in range(3)]
+
+    told = verdict([*of("EMD", 0.1), *of("ot-lift", 0.2), *of("identity", 3.0)])
+    assert told[0].startswith("EMD and ot-lift are not told apart")
+    assert told[1].startswith("Next is identity") and told[1].endswith("so the difference matters.")
+
+
+def test_nothing_that_ended_well_is_said() -> None:
+    assert verdict([record("t", "m", 0, status="failed")]) == ["No method ended well."]
+
+
+# --------------------------------------------------------------------------------------- tables
+def test_the_table_has_every_method_the_failed_ones_last() -> None:
+    table = task_table(records())
+    assert [row.name for row in table.rows] == ["EMD", "ot-lift", "identity", "Sinkhorn"]
+    assert [row.cells[0].text for row in table.rows] == ["1", "2", "3", "–"]
+    first = dict(zip([column.title for column in table.columns[1:]], table.rows[0].cells, strict=True))
+    assert (first["L2-UVP"].text, first["L2-UVP"].small, first["L2-UVP"].best) == ("1.00%", "± 0.100%", True)
+    assert (first["fit"].best, first["seeds"].text) == (True, "3 of 3")  # the identity takes no part in a race
+    assert table.rows[-1].cells[-1].text == "0 of 1"
+
+
+def test_the_overview_counts_a_failure_as_the_last_place() -> None:
+    table = overview_table({"gaussian-d2": records()})
+    assert [(row.name, row.cells[0].text) for row in table.rows] == [
+        ("EMD", "1.0"),
+        ("ot-lift", "2.0"),
+        ("identity", "3.0"),
+        ("Sinkhorn", "4.0"),
+    ]
+
+
+def test_the_front_is_what_nothing_else_beats_in_both() -> None:
+    points = {"a": (1.0, 9.0), "b": (2.0, 9.0), "c": (3.0, 1.0), "d": (4.0, 1.0)}
+    assert pareto_front(points) == ["a", "c"]
+
+
+# ----------------------------------------------------------------------------------------- pages
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    more = [*records(), *seeds_of("wasserstein2-d8", "EMD", [1.0]), record("lost-d2", "EMD", 0, status="failed")]
+    return write_site(more, tmp_path_factory.mktemp("site"))
+
+
+def test_the_site_has_an_overview_and_a_page_a_task(site: Path) -> None:
+    pages = sorted(page.name for page in site.parent.iterdir())
+    assert pages == ["gaussian-d2.html", "index.html", "lost-d2.html", "wasserstein2-d8.html"]
+    overview = site.read_text(encoding="utf-8")
+    links = re.findall(r'href="([^"#:]+)"', overview)
+    assert sorted(links) == ["gaussian-d2.html", "lost-d2.html", "wasserstein2-d8.html"]
+    assert "EMD wins with L2-UVP 1.00%" in overview
+
+
+def test_a_page_needs_nothing_beside_itself(site: Path) -> None:
+    for page in site.parent.iterdir():
+        text = page.read_text(encoding="utf-8")
+        assert not re.findall(r'(?:src|srcset|href)="(?!data:|#|[\w-]+\.html")[^"]*"', text), page.name
+        assert "Words & <signs>" not in text  # they are escaped
+
+
+def test_a_page_has_settings_pictures_and_how_it_was_measured(site: Path) -> None:
+    text = (site.parent / "gaussian-d2.html").read_text(encoding="utf-8")
+    for part in ("Quality against time", "Error over the time", "Where points go", "strength = 3", "0123456789ab"):
+        assert part in text
+    assert text.count("<img") == 3
+
+
+def test_times_under_contention_are_marked_and_hollow(tmp_path: Path) -> None:
+    busy = [*seeds_of("t", "EMD", [1.0, 1.1], contended=True), *seeds_of("t", "linear", [2.0, 2.1])]
+    write_site(busy, tmp_path)
+    text = (tmp_path / "t.html").read_text(encoding="utf-8")
+    assert "Hollow: EMD, whose time was taken while other work shared the machine" in text
+    assert "2 times marked" in text
+
+
+# ------------------------------------------------------------------------------------ in a browser
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CLICKS = """
+<script>
+const names = () => [...document.querySelectorAll("tbody th")].map((cell) => cell.textContent).join();
+const seen = [names()];
+for (const column of [0, 2, 2]) {
+  document.querySelectorAll("thead button")[column].click();
+  seen.push(names() + ":" + document.querySelectorAll("thead th")[column].getAttribute("aria-sort"));
+}
+const pictures = [...document.images];
+const loaded = pictures.filter((picture) => picture.complete && picture.naturalWidth > 500).length;
+document.title = "seen " + seen.join(" ") + ` ${loaded}/${pictures.length}`;
+</script>
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH: the pages are not opened in a browser here")
+@pytest.mark.parametrize(("page", "pictures"), [("gaussian-d2.html", 3), ("index.html", 0)])
+def test_tables_sort_and_pictures_load_without_errors(site: Path, tmp_path: Path, page: str, pictures: int) -> None:
+    text = (site.parent / page).read_text(encoding="utf-8")
+    clicked = tmp_path / "clicked.html"
+    clicked.write_text(text.replace("</body>", f"{CLICKS}</body>"), encoding="utf-8")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    command = [
+        *(str(CHROMIUM), *flags, "--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}"),
+        *("--virtual-time-budget=2000", "--dump-dom", clicked.as_uri()),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert "CONSOLE" not in done.stderr, done.stderr
+    (title,) = re.findall(r"<title>seen ([^<]+)</title>", done.stdout)
+    assert title.split() == [
+        "EMD,ot-lift,identity,Sinkhorn",
+        "EMD,identity,ot-lift,Sinkhorn:ascending",
+        "EMD,ot-lift,identity,Sinkhorn:ascending",  # by quality; what has no figure stays last
+        "identity,ot-lift,EMD,Sinkhorn:descending",
+        f"{pictures}/{pictures}",
+    ]
