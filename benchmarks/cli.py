@@ -60,7 +60,10 @@ def run(
         typer.Argument(help="Tasks, families of tasks and methods; by default all.", metavar="[NAME]…"),
     ] = None,
     data: Data = None,
-    seeds: Annotated[str, typer.Option(help="Seeds of data and fits, with commas.", metavar="0,1,…")] = "0,1,2",
+    seeds: Annotated[
+        str | None,
+        typer.Option(help="Of data and fits, with commas; by default 0,1,2, with --quick 0.", metavar="0,1,…"),
+    ] = None,
     jobs: Annotated[
         int, typer.Option(help="Cells at the same time; their times are marked and do not count.", min=1)
     ] = 1,
@@ -79,7 +82,10 @@ def run(
 
     folder = _records_folder(out, quick)
     cells, missing = runner.chosen_cells(
-        names or [], Options(data, quick), seeds=_numbers(seeds), threads=threads or _threads()
+        names or [],
+        Options(data, quick),
+        seeds=_numbers(seeds or ("0" if quick else "0,1,2")),
+        threads=threads or _threads(),
     )
     plan = runner.Plan.of(cells, folder, retry=retry, again=again)
     for line in missing:

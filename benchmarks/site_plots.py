@@ -92,7 +92,7 @@ def _draw_trade_off(
 ) -> Figure:
     figure, (axis,) = panels(1, theme, height=4.4, across=1)
     order = list(quality)
-    spots = {}
+    spots, every = {}, []
     for name in order:
         seeds = quality[name].keys() & times[name].keys()
         pairs = np.array([(max(times[name][seed], _LEAST_SECONDS), quality[name][seed]) for seed in seeds])
@@ -100,12 +100,13 @@ def _draw_trade_off(
         if len(pairs) > 1:
             axis.scatter(pairs[:, 0], pairs[:, 1], s=14, color=colour, alpha=0.5, linewidths=0)
         spots[name] = pairs.mean(0)
+        every.append(pairs)
         size = 11 if name == OURS else 8
         axis.plot(*spots[name], "o", color=colour, markersize=size, markerfacecolor=inside or colour)
     if len(front) > 1:
         line = np.array([spots[name] for name in front])
         axis.plot(*line.T, color=theme.muted, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
-    _logarithmic(axis, np.array(list(spots.values())))
+    _logarithmic(axis, np.concatenate(every))
     _annotate(axis, spots, theme, order)
     axis.set(xlabel="fit time, s (less than 1 ms is drawn at 1 ms)", ylabel=f"{label} (down and left is better)")
     return figure

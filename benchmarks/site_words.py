@@ -102,6 +102,8 @@ def _ours(order: Sequence[str], found: Mapping[str, Standing], means: Mapping[st
     if own.rank == 1:
         return []
     value = f"with {metric.title} {metric.show(means[OURS])}"
+    if own.seeds < 2:
+        return [f"{OURS} is {_ordinal(own.rank)} of {len(order)} {value}."]
     if own.best == 1:
         return [f"{OURS} is {_ordinal(own.rank)} of {len(order)} {value}, within noise of the best."]
     told = f"{OURS} is {_ordinal(own.rank)} of {len(order)} {value}: it loses here"

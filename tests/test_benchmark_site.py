@@ -61,6 +61,7 @@ def test_a_difference_that_nobody_notices_is_said_to_be_none() -> None:
 def test_one_seed_is_said_to_know_nothing_of_noise() -> None:
     told = verdict([one for one in records() if one["seed"] == 0])
     assert told[0] == "EMD has the least L2-UVP 1.00%; with one seed nothing is known of the noise."
+    assert told[2] == "ot-lift is second of 3 with L2-UVP 2.00%."
 
 
 def test_what_noise_cannot_tell_apart_is_said_to_tie() -> None:

@@ -38,6 +38,17 @@ class Options:
     data: Path | None = None
     quick: bool = False
 
+    def sizes(self, rows: int, test_rows: int, budget_seconds: float) -> dict[str, Any]:
+        """Arguments of a task: these, or those of every quick one.
+
+        Example:
+            >>> Options(quick=True).sizes(50_000, 4_096, 60.0)
+            {'rows': 1000, 'test_rows': 512, 'budget_seconds': 2.0, 'quick': True}
+        """
+        if self.quick:
+            rows, test_rows, budget_seconds = min(rows, 1_000), min(test_rows, 512), 2.0
+        return {"rows": rows, "test_rows": test_rows, "budget_seconds": budget_seconds, "quick": self.quick}
+
 
 @dataclass(frozen=True)
 class Problem:

@@ -52,5 +52,4 @@ class GaussianPair(Task):
 
 def tasks(options: Options) -> Iterable[Task]:
     """Dimensions 2, 8 and 32."""
-    rows, test_rows, seconds = (4_000, 2_048, 10.0) if options.quick else (50_000, 4_096, 60.0)
-    return [GaussianPair(d, rows, test_rows, seconds, quick=options.quick) for d in (2, 8, 32)]
+    return [GaussianPair(features=d, **options.sizes(50_000, 4_096, 60.0)) for d in (2, 8, 32)]

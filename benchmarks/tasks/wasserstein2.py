@@ -70,14 +70,13 @@ def tasks(options: Options) -> Iterable[Task]:
     folder = next((place for place in places if available_dimensions(place)), None)
     if folder is None:
         raise Unavailable(f"no pair of files D_v1.pt and D_v2.pt in {options.data} nor in its subfolder w2bench")
-    rows, test_rows, seconds = (20_000, 2_048, 20.0) if options.quick else (200_000, 4_096, 600.0)
     return [
         Wasserstein2(
-            *(d, rows, test_rows, seconds),
+            features=d,
             spend_budget=True,
-            quick=options.quick,
             folder=folder,
             weights_sha256=_digest(folder, d),
+            **options.sizes(200_000, 4_096, 600.0),
         )
         for d in available_dimensions(folder)
     ]
