@@ -1,0 +1,242 @@
+"""How a posterior map's potential is trained: options, the Gaussian start, and the choice between the two."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import numbers
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ot_lift.errors import ConvergenceWarning
+from ot_lift.lift import constrain
+from ot_lift.positivity import PositivityLike, make_positivity
+from ot_lift.posterior_latent import Direction
+from ot_lift.posterior_mode import Laplace
+from ot_lift.posterior_objective import DrawLikelihood, ReverseKL
+from ot_lift.posterior_potential import CubicICNN
+from ot_lift.posterior_target import Target
+from ot_lift.potentials import ICNN, Potential, Quadratic
+from ot_lift.starts import align_with_identity_
+from ot_lift.training import Callback, TrainingOptions, train
+
+_SHARPNESS = 1.0  # of the activation: in Laplace coordinates a posterior bends over distances of about one
+_HELD_OUT = 2048
+# Log weights that spread by less leave about 0.0002 nats of KL: nothing more is to be won.
+_SOLVED = 0.02
+_SIGNIFICANT = 2.0  # standard errors of the gain beyond which a network replaces the start
+_RESOLUTION = 0.25  # of the standard error of the start's held-out value: about that of the fitted one's
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """Options of the fit, checked; they mean what they mean in :class:`~ot_lift.posterior.PosteriorMap`.
+
+    Raises:
+        ValueError: for an option out of range.
+    """
+
+    direction: Direction
+    hidden_features: Sequence[int]
+    positivity: PositivityLike
+    strong_convexity: float
+    max_steps: int
+    max_seconds: float | None
+    batch_size: int
+    learning_rate: float
+    patience: int | None
+    progress: bool
+    device: str | torch.device | None
+    dtype: str
+
+    def __post_init__(self) -> None:
+        if self.direction not in ("forward", "inverse"):
+            raise ValueError(f"expected direction 'forward' or 'inverse', got {self.direction!r}")
+        if str(self.dtype).removeprefix("torch.") not in ("float32", "float64"):
+            raise ValueError(f"expected dtype 'float32' or 'float64', got {self.dtype!r}")
+        if isinstance(self.hidden_features, numbers.Number):
+            raise ValueError(f"expected hidden_features as a tuple of widths, got {self.hidden_features!r}")
+        for name in ("max_steps", "batch_size"):
+            value = getattr(self, name)
+            if not (isinstance(value, numbers.Integral) and int(value) > 0):
+                raise ValueError(f"expected {name} to be a whole number > 0, got {value!r}")
+        if not self.learning_rate > 0:
+            raise ValueError(f"expected learning_rate > 0, got {self.learning_rate!r}")
+        if not 0 < self.strong_convexity < 1:  # the start is the identity in standardised coordinates, and needs room
+            raise ValueError(f"expected 0 < strong_convexity < 1, got {self.strong_convexity!r}")
+        if self.max_seconds is not None and not self.max_seconds > 0:
+            raise ValueError(f"expected max_seconds > 0 or None, got {self.max_seconds!r}")
+        if not make_positivity(self.positivity).keeps_convex:
+            raise ValueError(
+                f"expected a positivity that keeps the potential convex at every step, got {self.positivity!r}: the "
+                "log-determinant of its iterates may not exist; use 'lift', 'softplus' or 'projection'"
+            )
+
+    @property
+    def tensors(self) -> dict[str, Any]:
+        """Where and in which dtype to train."""
+        dtype: torch.dtype = getattr(torch, str(self.dtype).removeprefix("torch."))
+        return {"device": torch.device(self.device or "cpu"), "dtype": dtype}
+
+    def training(self, tolerance: float) -> TrainingOptions:
+        """Options of the loop."""
+        return TrainingOptions(
+            max_steps=self.max_steps,
+            max_seconds=self.max_seconds,
+            learning_rate=self.learning_rate,
+            patience=self.patience,
+            tolerance=tolerance,
+        )
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained potential in float64 on the CPU, and how it came about.
+
+    Attributes:
+        potential: the network, or the start.
+        history: one record per held-out evaluation.
+        stop_reason: of the loop; ``"laplace"`` if there was nothing to train, ``"solved"`` if nothing was left.
+        used_network: False if the start was kept.
+    """
+
+    potential: Potential
+    history: list[dict[str, float]]
+    stop_reason: str
+    used_network: bool
+
+
+def fit_to_target(
+    target: Target,
+    units: Laplace,
+    options: FitOptions,
+    *,
+    init: torch.Generator,
+    latents: torch.Generator,
+    resume: Path | None = None,
+) -> Fitted:
+    """Minimise the reverse KL divergence to a target, from its Laplace approximation.
+
+    Args:
+        target: the log density.
+        units: its Laplace coordinates.
+        options: how.
+        init: source of the held-out latents and the initial weights.
+        latents: source of the training latents.
+        resume: folder for checkpoints.
+    """
+    half = torch.randn(_HELD_OUT // 2, target.dim, generator=init, dtype=torch.float64)
+    held_out = torch.cat([half, -half]).to(**options.tensors)
+    objective = ReverseKL(
+        target,
+        units,
+        direction=options.direction,
+        batch_size=options.batch_size,
+        held_out=held_out,
+        generator=latents,
+    )
+    start = _start(target.dim, options)
+    with torch.no_grad():
+        before = objective.log_weights(start, held_out)
+    if float(before.std()) < _SOLVED:
+        return Fitted(start.cpu().double(), [], "laplace", False)
+    fingerprint = _fingerprint(options, units.mode, before)
+    network, history, reason = _train(
+        objective, held_out, before, options, init, resume=resume, fingerprint=fingerprint, callbacks=[_solved]
+    )
+    with torch.no_grad():
+        after = objective.log_weights(network, held_out)
+    return _choose(network, start, before, after, history, reason)
+
+
+def fit_to_draws(u: Tensor, options: FitOptions, *, init: torch.Generator, batches: torch.Generator) -> Fitted:
+    """Maximise the likelihood of standardised draws ``(n, d)``; the first fifth of them is held out."""
+    u = u.to(**options.tensors)
+    count = max(4, len(u) // 5)
+    objective = DrawLikelihood(
+        u[count:], u[:count], direction=options.direction, batch_size=options.batch_size, generator=batches
+    )
+    start = _start(u.shape[1], options)
+    with torch.no_grad():
+        before = objective.log_densities(start)
+    network, history, reason = _train(objective, u[count:][:_HELD_OUT], before, options, init)
+    with torch.no_grad():
+        after = objective.log_densities(network)
+    return _choose(network, start, before, after, history, reason)
+
+
+def _start(features: int, options: FitOptions) -> Quadratic:
+    """The identity."""
+    return Quadratic(features, strong_convexity=options.strong_convexity).to(**options.tensors)
+
+
+def _solved(record: dict[str, float], module: torch.nn.Module) -> bool:
+    return record["log_weight_deviation"] < _SOLVED
+
+
+def _train(
+    objective: ReverseKL | DrawLikelihood,
+    points: Tensor,
+    before: Tensor,
+    options: FitOptions,
+    init: torch.Generator,
+    *,
+    resume: Path | None = None,
+    fingerprint: str = "",
+    callbacks: Sequence[Callback] = (),
+) -> tuple[Potential, list[dict[str, float]], str]:
+    """Train a network that starts about at the identity over `points`; what it became, and why it ended."""
+    features = points.shape[1]
+    shape: dict[str, Any] = {"sharpness": _SHARPNESS, "strong_convexity": options.strong_convexity, "generator": init}
+    # Forward, heavy tails need a gradient that grows fast; in the inverse direction, one that grows slowly.
+    kind = CubicICNN if options.direction == "forward" else ICNN
+    network = kind(features, tuple(options.hidden_features), **shape)
+    align_with_identity_(network, points.cpu().float())
+    model = constrain(network, options.positivity, features=features, generator=init).to(**options.tensors)
+    spread = float(before.std())
+    tolerance = _RESOLUTION * spread / math.sqrt(len(before)) if math.isfinite(spread) else 0.0
+    trained = train(
+        model,
+        objective,
+        options.training(tolerance),
+        callbacks=callbacks,
+        progress=options.progress,
+        resume=resume,
+        fingerprint=fingerprint,
+    )
+    potential = trained.module
+    assert isinstance(potential, Potential)  # for the type checker: a constrained potential bakes to one
+    reason = "solved" if trained.stop_reason == "callback" else trained.stop_reason
+    if reason == "diverged":
+        warnings.warn(
+            "training diverged and was stopped; the best state before that is kept: lower learning_rate",
+            ConvergenceWarning,
+            stacklevel=4,
+        )
+    if reason == "interrupted":
+        warnings.warn("training was interrupted; the best state so far is kept", ConvergenceWarning, stacklevel=4)
+    return potential, trained.history, reason
+
+
+def _choose(
+    network: Potential, start: Potential, before: Tensor, after: Tensor, history: list[dict[str, float]], reason: str
+) -> Fitted:
+    """The network if its held-out value is significantly better than the start's; points are paired."""
+    gain = float(after.mean() - before.mean())
+    error = float((after - before).std()) / math.sqrt(len(before))
+    hopeless = not bool(torch.isfinite(before).all())
+    used = bool(torch.isfinite(after).all()) and (hopeless or gain > _SIGNIFICANT * error)
+    return Fitted((network if used else start).cpu().double(), history, reason, used)
+
+
+def _fingerprint(options: FitOptions, mode: Tensor, values: Tensor) -> str:
+    """Identifies settings and target: a density is known by its mode and its values at the held-out latents."""
+    shown = {key: str(value) for key, value in asdict(options).items() if key != "progress"}
+    return hashlib.sha256(json.dumps([shown, mode.tolist(), values.tolist()]).encode()).hexdigest()
