@@ -40,7 +40,8 @@ class Diagnosis:
     Attributes:
         verdict: ``"good"``: draws may be used as they are; ``"correct"``: with ``correct=``; ``"reject"``: not at all.
         reasons: what speaks against the map, in words; empty for ``"good"``.
-        k_hat: PSIS k̂.
+        k_hat: PSIS k̂. It has no scale: where the importance ESS is at least 95% of the draws, weights are nearly equal,
+            k̂ is the shape of what little they differ by, and it does not count against the map.
         effective: importance ESS of the draws.
         draws: how many draws were looked at.
         elbo_gap: log-evidence estimate − ELBO, in nats: about KL(q ‖ π).

@@ -12,6 +12,7 @@ from ot_lift.data import Standardizer
 from ot_lift.lift import Lift
 from ot_lift.maps import StandardisedPotential
 from ot_lift.positivity import mark_nonnegative
+from ot_lift.posterior_potential import CubicICNN
 from ot_lift.potentials import ICNN, AutogradPotential, Potential, Quadratic
 
 Make = Callable[[torch.dtype], Potential]
@@ -36,6 +37,12 @@ def stir_(module: nn.Module, deviation: float = 0.3) -> None:
 def make_icnn(features: int, widths: tuple[int, ...], dtype: torch.dtype, **options: object) -> ICNN:
     options = {"sharpness": 3.0, "strong_convexity": 0.1, **options}
     network = ICNN(features, widths, dtype=torch.float64, **options)  # type: ignore[arg-type]
+    stir_(network)
+    return network.to(dtype)
+
+
+def make_cubic(features: int, dtype: torch.dtype) -> CubicICNN:
+    network = CubicICNN(features, (6, 5), cubic=4, strong_convexity=0.1, dtype=torch.float64)
     stir_(network)
     return network.to(dtype)
 
@@ -116,6 +123,8 @@ def _icnns() -> dict[str, Make]:
                 makers[name] = lambda t, d=features, w=widths, o=options: make_icnn(d, w, t, **o)
     makers["icnn-sharp"] = lambda t: make_icnn(2, (16, 16), t, sharpness=12.0)
     makers["icnn-folded-normal"] = lambda t: make_icnn(3, (5,), t, initialiser="folded_normal")
+    for features in (1, 3):
+        makers[f"icnn-cubic-d{features}"] = lambda t, d=features: make_cubic(d, t)
     makers["icnn-learned-one-layer-d5"] = lambda t: make_icnn(5, (6,), t, learn_sharpness=True)
     return makers
 

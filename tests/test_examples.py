@@ -23,6 +23,7 @@ HOLDS: dict[str, Callable[[dict[str, Any]], bool]] = {
         left["loss"].item() < 0.2 and left["smallest"] >= 0 and isinstance(left["plain"], nn.Module)
     ),
     "pipeline": lambda left: left["scores"][200] > left["scores"][10] and np.abs(left["back"] - left["X"]).max() < 0.1,
+    "posterior_map": lambda left: left["verdict"] == "good" and left["error"] < 0.1,
     "pot_port": lambda left: left["errors"]["BrenierMap"] < 0.5 * left["errors"]["LinearTransport"],
     "quantiles": lambda left: left["error"] < 0.5 * left["baseline"],
     "save_load": lambda left: left["same"],

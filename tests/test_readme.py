@@ -40,13 +40,25 @@ def test_links_lead_to_files_of_the_repository() -> None:
         assert (ROOT / target).exists(), target
 
 
+def linear_regression(X: np.ndarray, y: np.ndarray) -> None:
+    """A NumPyro model."""
+    import numpyro
+    import numpyro.distributions as dist
+
+    slopes = numpyro.sample("slopes", dist.Normal(0.0, 1.0).expand([X.shape[1]]).to_event(1))
+    numpyro.sample("y", dist.Normal(X @ slopes, 1.0), obs=y)
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_the_code_runs_as_it_stands(
     rng: np.random.Generator, forked_rng: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pytest.importorskip("numpyro", reason="needs the extra `posteriors`: pip install 'ot-lift[posteriors]'")
     monkeypatch.chdir(tmp_path)
     names = {
+        "regression": linear_regression,
+        "y": rng.normal(size=400),
         "X": rng.normal(size=(400, 2)),
         "Y": rng.normal(size=(300, 2)) @ np.array([[2.0, 0.5], [0.0, 1.0]]) + 3,
         "X_new": rng.normal(size=(5, 2)),
