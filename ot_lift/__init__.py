@@ -1,7 +1,7 @@
 """Optimal transport maps and densities from convex potentials: fit, transport, invert, certify.
 
-`BrenierMap` (between datasets), `ConvexPotentialFlow` (a density) and `PosteriorMap` (from N(0, I) to a posterior) are the
-estimators; `ICNN`, `Lift` and `mark_nonnegative` are for networks and training loops of your own.
+`BrenierMap` (between datasets), `ConvexPotentialFlow` (a density) and `PosteriorMap` (from N(0, I) to a posterior) are
+the estimators; `ICNN`, `Lift` and `mark_nonnegative` are for networks and training loops of your own.
 """
 
 from importlib.metadata import PackageNotFoundError, version
