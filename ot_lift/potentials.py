@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,15 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ot_lift.activations import Activation
+from ot_lift.hessians import Constants, sweep
 from ot_lift.initialisers import folded_normal_, principled_
 from ot_lift.positivity import mark_nonnegative
-
-# A Hessian sweep without autograd takes its first-order part in blocks of so many rows, its Jacobians in blocks whose
-# buffers, reused from layer to layer, have about so many bytes.
-_SWEEP_ROWS, _JACOBIAN_BYTES = 4096, 1 << 20
-
-# Up to this dimension the first layer's Hessian, three numbers a unit, is one product with a table of outer products.
-_TABLE_UP_TO = 16
 
 _SKIP_VARIANCE = 0.45
 
@@ -274,7 +267,8 @@ class ICNN(Potential):
             "strong_convexity": self.strong_convexity,
         }
 
-    def _sharpness(self, layer: int) -> Tensor | float:
+    def sharpness(self, layer: int) -> Tensor | float:
+        """β of a layer, counted from 0."""
         return self.log_sharpness[layer].exp() if self.learn_sharpness else self._fixed_sharpness
 
     def _forward(self, x: Tensor, *, slopes: bool = True) -> _Forward:
@@ -287,7 +281,7 @@ class ICNN(Potential):
                 u = torch.addcmul(u, state.squared[k], state.squared[k])
             if k:
                 u = torch.addmm(u, below, self.weights[k - 1].T)
-            beta = self._sharpness(k)
+            beta = self.sharpness(k)
             below = self.activation.value(u, beta)
             state.pre.append(u)
             if slopes:
@@ -317,7 +311,7 @@ class ICNN(Potential):
         """p·σ″(u) of every layer."""
         layers = zip(p, state.pre, state.slope, strict=True)
         return [
-            adjoint * self.activation.curvature(u, slope, self._sharpness(k))
+            adjoint * self.activation.curvature(u, slope, self.sharpness(k))
             for k, (adjoint, u, slope) in enumerate(layers)
         ]
 
@@ -365,126 +359,27 @@ class ICNN(Potential):
         return state.value, gradient, product
 
     def value_gradient_hessian(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        constants = _HessianConstants.of(self)
-        if torch.is_grad_enabled() or x.device.type != "cpu":
-            return self._hessian_block(x, constants, _Workspace(max(len(x), 1)))
-        width = max(self.hidden_features)
-        rows = max(16, _JACOBIAN_BYTES // (self.features * width * x.element_size()))
-        workspace = _Workspace.allocate(x, min(rows, max(len(x), 1)), width)
-        blocks = [self._hessian_block(block, constants, workspace) for block in x.split(_SWEEP_ROWS)]
-        value, gradient, hessian = (torch.cat(parts) for parts in zip(*blocks, strict=True))
-        return value, gradient, hessian
-
-    def _hessian_block(
-        self, x: Tensor, constants: _HessianConstants, workspace: _Workspace
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        d = self.features
+        if not torch.is_grad_enabled() and x.device.type == "cpu":
+            return sweep(self, x)
+        n, d, constants = len(x), self.features, Constants.of(self)
         state = self._forward(x)
         gradient, p, t = self._backward(x, state)
         bends = self._bends(state, p)
-        hessian = constants.sum_outer(state.squared, t, bends).view(-1, d, d)
-
-        def blocks(layers: list[Tensor]) -> list[tuple[Tensor, ...]]:
-            return [layer[:, None, :].split(workspace.rows) for layer in layers]
-
-        slope, squared, bend = blocks(state.slope), blocks(state.squared), blocks(bends)
-        for i, target in enumerate(hessian.split(workspace.rows)):
-            # Jacobians are (rows, features, width): in this layout their recursion is one large product a layer.
-            jacobian, total = x, target
-            for k, width in enumerate(self.hidden_features):
-                shape, flat = (len(target), d, width), (len(target) * d, width)
-                direct = constants.inputs[k]
-                if self.squared:
-                    space = workspace.view(k % 2, shape)
-                    direct = torch.addcmul(direct, squared[k][i], constants.squares[k], out=space)
-                if k:
-                    below = workspace.view(2, jacobian.shape)
-                    below = torch.mul(jacobian, slope[k - 1][i], out=below).view(-1, jacobian.shape[2])
-                    skip = direct.expand(shape).reshape(flat)
-                    direct = torch.addmm(skip, below, constants.weights[k - 1], out=workspace.view(k % 2, flat))
-                jacobian = direct.view(shape) if k else direct.expand(shape)
-                if k or not constants.first_in_table:
-                    bent = torch.mul(jacobian, bend[k][i], out=workspace.view(2, shape))
-                    total = torch.baddbmm(total, bent, jacobian.transpose(1, 2), out=workspace.over(target))
-        return state.value, gradient, hessian if workspace.reused else total
-
-
-@dataclass
-class _HessianConstants:
-    """What a Hessian sweep needs of the parameters, once for all: Q, Wᵀ, Aᵀ, 2Cᵀ and a table of outer products."""
-
-    quadratic: Tensor
-    weights: list[Tensor]
-    inputs: list[Tensor]
-    squares: list[Tensor]
-    table: Tensor | None
-    first_in_table: bool
-
-    @classmethod
-    def of(cls, network: ICNN) -> _HessianConstants:
-        squares = list(network.squares)
-        table = [_outer(c, c) for c in squares]
-        first_in_table = network.features <= _TABLE_UP_TO
-        if first_in_table:
-            a = network.inputs[0]
-            table.append(0.5 * _outer(a, a))
-            table.extend(_outer(a, c) + _outer(c, a) for c in squares[:1])
-        return cls(
-            network.quadratic.matrix(),
-            [w.T for w in network.weights],
-            [a.T.contiguous() for a in network.inputs],
-            [2 * c.T.contiguous() for c in squares],
-            2 * torch.cat(table) if table else None,
-            first_in_table,
-        )
-
-    def sum_outer(self, squared: list[Tensor], t: list[Tensor], bends: list[Tensor]) -> Tensor:
-        """Q + Σ 2tcc′ over the squared units, with the first layer's Σ p σ″(a + 2sc)(a + 2sc)′ where it is tabled."""
-        base = self.quadratic.reshape(1, -1)
-        if self.table is None:
-            return base.repeat(len(bends[0]), 1)
-        coefficients = list(t) if squared else []
-        if self.first_in_table:
-            coefficients.append(bends[0])
-            if squared:
-                mixed = bends[0] * squared[0]
-                coefficients[0] = torch.addcmul(t[0], mixed, squared[0], value=2)
-                coefficients.append(mixed)
-        return torch.addmm(base, torch.cat(coefficients, 1), self.table)
-
-
-def _outer(left: Tensor, right: Tensor) -> Tensor:
-    return (left[:, :, None] * right[:, None, :]).flatten(1)
-
-
-@dataclass
-class _Workspace:
-    """Three buffers that the layers and blocks of a Hessian sweep share; with autograd every result is a new tensor."""
-
-    rows: int
-    buffers: Tensor | None = None
-    views: dict[tuple[int, tuple[int, ...]], Tensor] = field(default_factory=dict)
-
-    @classmethod
-    def allocate(cls, x: Tensor, rows: int, width: int) -> _Workspace:
-        return cls(rows, x.new_empty(3, rows * x.shape[1] * width))
-
-    @property
-    def reused(self) -> bool:
-        return self.buffers is not None
-
-    def view(self, index: int, shape: tuple[int, ...]) -> Tensor | None:
-        """A buffer of this shape to write into, or None."""
-        if self.buffers is None:
-            return None
-        key = index, tuple(shape)
-        if key not in self.views:
-            self.views[key] = self.buffers[index, : math.prod(shape)].view(shape)
-        return self.views[key]
-
-    def over(self, tensor: Tensor) -> Tensor | None:
-        """The tensor itself to write over, or None."""
-        return tensor if self.reused else None
+        columns = constants.columns(state.squared, t, bends) or [x[:, :0]]
+        hessian = constants.sum_outer(torch.cat(columns, 1))
+        jacobian = x
+        for k, width in enumerate(self.hidden_features):
+            direct = constants.inputs[k]
+            if self.squared:
+                direct = torch.addcmul(direct, state.squared[k][:, None], constants.squares[k])
+            direct = direct.expand(n, d, width)
+            if k:
+                below = (jacobian * state.slope[k - 1][:, None]).flatten(0, 1)
+                direct = torch.addmm(direct.flatten(0, 1), below, constants.weights[k - 1]).view(n, d, width)
+            jacobian = direct
+            if k or not constants.first_in_table:
+                hessian = torch.baddbmm(hessian, jacobian * bends[k][:, None], jacobian.transpose(1, 2))
+        return state.value, gradient, hessian
 
 
 class AutogradPotential(Potential):

@@ -305,8 +305,11 @@ for _ in sys.stdin:
 """
 
 
+_MORE_THAN_CAN_END = 200  # in 20 turns of at most 0.15 s, at 0.02 s a cell
+
+
 def to_be_killed() -> list[Cell]:
-    return [cell(seed=seed) for seed in range(60)]
+    return [cell(seed=seed) for seed in range(_MORE_THAN_CAN_END)]
 
 
 def in_this_process(one: Cell, *, together: bool = False) -> dict[str, Any]:
@@ -332,7 +335,7 @@ def test_a_run_that_is_killed_twenty_times_loses_and_doubles_nothing(tmp_path: P
             assert all(runner.read_cell(path) for path in found)  # each is whole
             kept = found
     waiting = len(plan(to_be_killed(), out).waiting)
-    assert 0 < len(kept) == 60 - waiting
+    assert 0 < len(kept) == _MORE_THAN_CAN_END - waiting
 
 
 SLEEPS = """

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 # A module imports from layers before its own, or from beside it as long as no circle arises.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "data", "batches", "sides", "io", "tables", "activations", "initialisers", "positivity"),
-    ("potentials",),
+    ("hessians", "potentials"),
     ("constrained", "lift", "conjugate", "logdet"),
     ("maps",),
     ("losses", "discrete", "distances", "diagnostics", "bounds", "certificate"),

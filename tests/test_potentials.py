@@ -11,7 +11,7 @@ from instances import LogSumExp, make_adapter, make_icnn, normal
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-import ot_lift.potentials
+import ot_lift.hessians
 from ot_lift.constrained import BoundPotential
 from ot_lift.positivity import marked_parameters
 from ot_lift.potentials import ICNN, AutogradPotential, Potential, Quadratic
@@ -157,9 +157,9 @@ def test_a_hessian_in_blocks_equals_one_in_a_piece(
     network = make_icnn(3, (8, 7, 6), torch.float64, squared=squared)
     x = normal(rows, 3, seed=1)
     whole = network.value_gradient_hessian(x)  # with autograd, which is never in blocks
-    monkeypatch.setattr(ot_lift.potentials, "_JACOBIAN_BYTES", 1)
-    monkeypatch.setattr(ot_lift.potentials, "_SWEEP_ROWS", 40)
-    monkeypatch.setattr(ot_lift.potentials, "_TABLE_UP_TO", 16 if tabled else 0)
+    monkeypatch.setattr(ot_lift.hessians, "_JACOBIAN_BYTES", 1)
+    monkeypatch.setattr(ot_lift.hessians, "_LAYER_NUMBERS", 40 * 6)
+    monkeypatch.setattr(ot_lift.hessians, "_TABLE_UP_TO", 16 if tabled else 0)
     with torch.no_grad():
         blocks = network.value_gradient_hessian(x)
         first = [part.clone() for part in blocks]
