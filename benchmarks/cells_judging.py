@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from sklearn.neighbors import KNeighborsClassifier
 
 from benchmarks.tasks import Array, Problem
 from ot_lift.diagnostics import cosine_similarity, l2_uvp, pushforward_error
 from ot_lift.discrete import exact_transport
+
+Labels = npt.NDArray[np.int64]
 
 _PAIRED_POINTS = 1000  # every pair of them is looked at
 _EXACT_POINTS = 1000
@@ -35,6 +39,23 @@ def monotonicity_violations(source: Array, image: Array) -> float:
     own = np.diag(gram)
     products = (own[:, None] + own[None, :] - gram - gram.T)[np.triu_indices(len(x), 1)]
     return float((products < -1e-9 * np.abs(products).max(initial=0.0)).mean()) if len(products) else 0.0
+
+
+def misread(image: Array, target: Array, labels: Labels, target_labels: Labels) -> float:
+    """Share of target points that the class of their nearest transported source point gets wrong.
+
+    Args:
+        image: Transported source points, `(n, features)`.
+        target: Target points, `(m, features)`.
+        labels: Classes of the source points, `(n,)`.
+        target_labels: Classes of the target points, `(m,)`.
+
+    Example:
+        >>> misread(np.array([[0.0], [9.0]]), np.array([[1.0], [2.0]]), np.array([3, 4]), np.array([3, 4]))
+        0.5
+    """
+    classifier = KNeighborsClassifier(n_neighbors=1).fit(image, labels)
+    return float((classifier.predict(target) != target_labels).mean())
 
 
 @dataclass(frozen=True)
@@ -85,4 +106,6 @@ class Judge:
                 "cosine": cosine_similarity(problem.test_source, image, problem.truth),
                 "true_cost": float(np.square(problem.truth[few] - problem.test_source[few]).sum(1).mean()),
             }
+        if problem.labels is not None:
+            found["misread"] = misread(image, problem.test_target, *problem.labels)
         return found

@@ -59,7 +59,7 @@ class Metric:
     @property
     def race(self) -> bool:
         """Whether it is won without a map: a method that does nothing takes no part."""
-        return self.key not in ("l2_uvp", "cosine", "energy", "sliced_w2")
+        return self.key not in ("l2_uvp", "cosine", "misread", "energy", "sliced_w2")
 
 
 METRICS = (
@@ -68,6 +68,10 @@ METRICS = (
         note="100·E‖T̂ − T‖² over the target's variance: 0 is the true map, 100 the constant one.",
     ),
     Metric("cosine", "cosine", number, 1, 0.05, 1e-6, note="Between the displacements of the map and of the true map."),
+    Metric(
+        *("misread", "misread", share, -1, 0.05, 1e-3),
+        note="Share of target points whose class is not that of the nearest transported source point.",
+    ),
     Metric(
         *("energy", "energy distance", number, -1),
         null="energy_null",
@@ -133,9 +137,9 @@ def by_method(records: Iterable[Mapping[str, Any]], key: str) -> dict[str, dict[
 
 
 def quality_of(records: Iterable[Mapping[str, Any]]) -> Metric:
-    """What decides who wins: L2-UVP where the true map is known, else the energy distance."""
-    known = any("l2_uvp" in record["figures"] for record in records)
-    return BY_KEY["l2_uvp" if known else "energy"]
+    """What decides who wins: L2-UVP where the true map is known, else misread classes, else the energy distance."""
+    known = {key for record in records for key in record["figures"]}
+    return next(BY_KEY[key] for key in ("l2_uvp", "misread", "energy") if key in known or key == "energy")
 
 
 def level_of(records: Iterable[Mapping[str, Any]], metric: Metric) -> float:

@@ -85,6 +85,10 @@ def _by_how_much(
             f"{told}: its points miss their places by {number(100 * far, 2)}% of the target's spread, those of "
             f"{first} by {number(100 * near, 2)}%, {how}."
         ]
+    if metric.key == "misread":
+        more = means[second] - means[first]
+        how = "which matters" if more > _MATTERS else "which makes no difference in use"
+        return [f"{told}: {number(100 * more, 2)} more of 100 points, {how}."]
     level = level_of(records, metric)
     within = [name for name in (first, second) if means[name] <= level]
     if len(within) == 2:

@@ -10,8 +10,8 @@ import dataclasses
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
+Sampler = Callable[[int, np.random.Generator], Array]
 
 
 class Unavailable(Exception):
@@ -60,6 +61,18 @@ class Problem:
         test_source: fresh points of the source, `(k, features)`.
         test_target: fresh points of the target, independent of `test_source`.
         truth: the true map at `test_source`, or None where nobody knows it.
+        labels: classes of `test_source` `(k,)` and of `test_target` `(l,)`, where points have classes.
+
+    Example:
+        >>> problem = Problem.drawn(
+        ...     lambda rows, rng: rng.normal(size=(rows, 2)),
+        ...     np.random.default_rng(0),
+        ...     rows=5,
+        ...     test_rows=3,
+        ...     truth=lambda x: x + 1,
+        ... )
+        >>> problem.target.shape, bool((problem.truth == problem.test_source + 1).all())
+        ((5, 2), True)
     """
 
     source: Array
@@ -67,6 +80,40 @@ class Problem:
     test_source: Array
     test_target: Array
     truth: Array | None = None
+    labels: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None = field(default=None, kw_only=True)
+
+    @classmethod
+    def drawn(
+        cls,
+        source: Sampler,
+        rng: np.random.Generator,
+        *,
+        rows: int,
+        test_rows: int,
+        target: Sampler | None = None,
+        truth: Callable[[Array], Array] | None = None,
+    ) -> Problem:
+        """Independent points of both sides.
+
+        Args:
+            source: Draws `(rows, features)`.
+            rng: Of all points.
+            rows: To fit on, a side.
+            test_rows: To judge on, a side.
+            target: Draws likewise; by default the image of other source points under `truth`.
+            truth: The true map, where it is known.
+        """
+        if target is None:
+            if truth is None:
+                raise ValueError("expected target or truth, got neither: pass the sampler or the map")
+            target = _pushed(source, truth)
+        train = source(rows, rng), target(rows, rng)
+        fresh = source(test_rows, rng)
+        return cls(*train, fresh, target(test_rows, rng), None if truth is None else truth(fresh))
+
+
+def _pushed(source: Sampler, truth: Callable[[Array], Array]) -> Sampler:
+    return lambda rows, rng: truth(source(rows, rng))
 
 
 @dataclass(frozen=True)
@@ -110,7 +157,7 @@ class Task(ABC):
 
     def settings(self) -> dict[str, Any]:
         """All that decides the problem besides the seed, as JSON types."""
-        shown = [field.name for field in dataclasses.fields(self) if field.metadata.get("setting", True)]
+        shown = [one.name for one in dataclasses.fields(self) if one.metadata.get("setting", True)]
         return {"name": self.name, "title": self.title, "words": self.words} | {
             name: getattr(self, name) for name in shown
         }
