@@ -10,7 +10,11 @@ from posteriors.target import Posterior
 
 __all__ = ["Posterior", "Reference", "load", "names", "reference"]
 
-_NAMES = ("lasso_diabetes", "linear_diabetes", "logistic_breast_cancer", "poisson_linnerud")
+_NAMES = (
+    *("cox_digit", "cox_photograph", "gamma_pumps", "lasso_diabetes", "linear_diabetes", "logistic_breast_cancer"),
+    *("logistic_breast_cancer_laplace", "multinomial_digits", "multinomial_wine", "negative_binomial_linnerud"),
+    *("poisson_linnerud", "probit_iris", "weibull_leukaemia"),
+)
 
 
 def names() -> tuple[str, ...]:
