@@ -15,7 +15,7 @@ from torch import Tensor
 from benchmarks.quality import defaults, l2_uvp, timed_fit
 from benchmarks.record import figure, write_record
 from ot_lift import BrenierMap
-from ot_lift.data import Standardizer
+from ot_lift.standardizer import Standardizer
 
 _ROWS, _EVALUATION_ROWS = 100_000, 1 << 15
 _CONDITION = 100.0

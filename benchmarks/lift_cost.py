@@ -21,8 +21,8 @@ from benchmarks.w2_truth import Wasserstein2Benchmark
 from ot_lift import ICNN, BrenierMap, Lift
 from ot_lift.batches import StreamBatches
 from ot_lift.constrained import Constrained
-from ot_lift.data import open_rows
 from ot_lift.objectives import SemiDual
+from ot_lift.rows import open_rows
 
 _FEATURES, _BATCH, _BLOCKS, _CALLS = 8, 1024, 15, 20
 

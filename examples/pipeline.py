@@ -5,7 +5,7 @@ from sklearn.decomposition import PCA
 from sklearn.pipeline import make_pipeline
 
 from ot_lift import BrenierMap
-from ot_lift.data import paired_splits
+from ot_lift.splits import paired_splits
 
 rng = np.random.default_rng(0)
 mixing = rng.normal(size=(2, 5))

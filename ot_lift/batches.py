@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ot_lift.data import Rows
+from ot_lift.rows import Rows
 
 # Finite data up to this size is standardised once and kept; beyond, rows are gathered for every batch.
 _RESIDENT_BYTES = 1 << 30

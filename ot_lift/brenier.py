@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ot_lift.certificate import Certificate, certify
 from ot_lift.constrained import Constrained
-from ot_lift.data import Standardizer, as_batch
+from ot_lift.data import as_batch
 from ot_lift.errors import DataError, NotFittedError
 from ot_lift.estimators import (
     check_keeps_convex,
@@ -38,6 +38,7 @@ from ot_lift.objectives import PlanRegression, SemiDual
 from ot_lift.positivity import PositivityLike, copy_with_marks
 from ot_lift.potentials import ICNN, Potential, Quadratic
 from ot_lift.sides import Reach, Side
+from ot_lift.standardizer import Standardizer
 from ot_lift.starts import align_with_identity_, coordinates, plan_images
 from ot_lift.training import Trained, TrainingOptions, train
 
@@ -387,7 +388,7 @@ class BrenierMap(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
         Args:
             X: source ``(n, d)``.
             Y: target ``(m, d)``; sizes may differ. For cross-validation with n ≠ m see
-                :func:`ot_lift.data.paired_splits`.
+                :func:`ot_lift.splits.paired_splits`.
         """
         self._check_fitted()
         x, _ = as_batch(X, name="X", features=self.n_features_in_)

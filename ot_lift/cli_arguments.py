@@ -74,7 +74,7 @@ def listed(text: str | None) -> list[str] | None:
 
 def table_rows(table: Table) -> np.ndarray:
     """All rows, memory-mapped if they are many; what is not finite is reported under the file's name."""
-    from ot_lift.data import open_rows
+    from ot_lift.rows import open_rows
 
     array = table.array()
     open_rows(array, name=str(table.path))

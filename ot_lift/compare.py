@@ -19,7 +19,6 @@ import numpy.typing as npt
 import torch
 
 from ot_lift.comparison import Comparison, MethodResult
-from ot_lift.data import Rows, open_rows, split_indices
 from ot_lift.diagnostics import PushforwardError, pushforward_error
 from ot_lift.discrete import exact_transport
 from ot_lift.errors import ConvergenceWarning, DataError
@@ -28,6 +27,8 @@ from ot_lift.measuring import Job, measure
 from ot_lift.methods import BrenierMethod, IdentityMethod, Method
 from ot_lift.peers import EMDMethod, LinearMethod, MappingMethod, SinkhornMethod
 from ot_lift.ranking import best_of, resampled_pushforward
+from ot_lift.rows import Rows, open_rows
+from ot_lift.splits import split_indices
 
 __all__ = ["Comparison", "MethodResult", "compare", "default_methods"]
 

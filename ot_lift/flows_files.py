@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ot_lift.data import Standardizer
 from ot_lift.estimators import part, plain_settings
 from ot_lift.flows_map import Blocks, FlowMap
 from ot_lift.flows_start import identity_blocks
 from ot_lift.io import load_folder, save_folder
 from ot_lift.potentials import ICNN
 from ot_lift.sides import Reach
+from ot_lift.standardizer import Standardizer
 
 _KIND = "convex-potential-flow"
 

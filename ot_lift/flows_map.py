@@ -11,9 +11,9 @@ from torch.distributions import Transform, constraints
 
 from ot_lift.conjugate import conjugate
 from ot_lift.constrained import BoundPotential
-from ot_lift.data import Standardizer
 from ot_lift.logdet import log_det_for_training, value_gradient_log_det
 from ot_lift.potentials import Potential
+from ot_lift.standardizer import Standardizer
 
 DIRECTIONS = ("inverse", "forward")
 

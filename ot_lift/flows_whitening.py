@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ot_lift.batches import Batches
-from ot_lift.data import Standardizer, weighted_moments
 from ot_lift.likelihood import blurred
 from ot_lift.sides import Side
+from ot_lift.standardizer import Standardizer, weighted_moments
 
 # An eigenvalue of the correlations below this is a direction in which the data are flat.
 _FLOOR = 1e-10
@@ -25,7 +25,7 @@ class Whitening:
     """x̃ = M(x − m) with M a square root of the inverse covariance: the Gaussian fit, as coordinates.
 
     Attributes:
-        coordinates: M, M⁻¹ and m as the source side of a :class:`~ot_lift.data.Standardizer`.
+        coordinates: M, M⁻¹ and m as the source side of a :class:`~ot_lift.standardizer.Standardizer`.
         blur: root of the covariance ``(d, d)`` that flat directions lack, or None. A density has none where the data
             are flat; with noise of this covariance they are N(0, 1) there, of a relative width of 1e-5.
 

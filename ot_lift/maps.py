@@ -12,9 +12,9 @@ from torch.distributions import Transform, constraints
 
 from ot_lift.conjugate import Conjugate, conjugate
 from ot_lift.constrained import BoundPotential
-from ot_lift.data import Standardizer
 from ot_lift.logdet import exact_log_det
 from ot_lift.potentials import Potential
+from ot_lift.standardizer import Standardizer
 
 ROWS = 1 << 15  # rows of a block when a map is applied to many points: memory stays flat
 

@@ -17,7 +17,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from torch import Tensor
 
-from ot_lift.data import as_batch, weighted_moments
+from ot_lift.data import as_batch
 from ot_lift.errors import DataError, NotFittedError
 from ot_lift.positivity import PositivityLike
 from ot_lift.posterior_arviz import to_inference_data
@@ -30,6 +30,7 @@ from ot_lift.posterior_target import Target
 from ot_lift.posterior_trust import Diagnosis, TrustWarning, diagnose, undiagnosed
 from ot_lift.posterior_weights import Evidence
 from ot_lift.potentials import Quadratic
+from ot_lift.standardizer import weighted_moments
 
 _PLAIN = (str, int, float, list, tuple, type(None))  # what JSON holds; random states and devices are not saved
 _JUDGED = 4096  # draws of the evidence and of the diagnosis

@@ -11,8 +11,11 @@ from sklearn.covariance import ledoit_wolf
 from torch import Tensor
 
 from ot_lift.batches import Batches, FiniteBatches, StreamBatches, Transform
-from ot_lift.data import Rows, as_weight, open_rows, split_indices, weighted_moments
+from ot_lift.data import as_weight
 from ot_lift.errors import DataError
+from ot_lift.rows import Rows, open_rows
+from ot_lift.splits import split_indices
+from ot_lift.standardizer import weighted_moments
 
 HELD_OUT_ROWS = 4096  # at most, for stopping and again for the certificate
 _MOMENT_ROWS = 1 << 17  # drawn from a stream for its moments
@@ -52,7 +55,7 @@ class Side:
         """Validate and split. A stream's held-out points are drawn first; finite rows are split at random.
 
         Raises:
-            DataError: if the data is not what :func:`ot_lift.data.open_rows` takes, or weights go with a stream.
+            DataError: if the data is not what :func:`ot_lift.rows.open_rows` takes, or weights go with a stream.
         """
         if isinstance(data, Tensor):  # moments, splits and held-out points live on the CPU, in float64
             data = data.cpu()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ot_lift.data import Standardizer
 from ot_lift.discrete import exact_transport
 from ot_lift.potentials import ICNN
 from ot_lift.sides import Side
+from ot_lift.standardizer import Standardizer
 
 _NETWORK_SHARE = 0.3  # of the identity that the network's part takes at the start; the quadratic has the rest
 _PLAN_POINTS = 2000

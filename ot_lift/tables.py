@@ -20,9 +20,10 @@ from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
-from ot_lift.data import check_finite, check_kind, check_shape, compute_dtype, map_npy, to_tensor
+from ot_lift.data import check_finite, check_kind, check_shape, compute_dtype, to_tensor
 from ot_lift.errors import DataError
 from ot_lift.io import atomic_file, writing
+from ot_lift.rows import map_npy
 
 __all__ = ["Table", "open_table", "write_table"]
 

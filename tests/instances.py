@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from ot_lift.constrained import Constrained, ConstrainedPotential
-from ot_lift.data import Standardizer
 from ot_lift.lift import Lift
 from ot_lift.maps import StandardisedPotential
 from ot_lift.positivity import mark_nonnegative
 from ot_lift.posterior_potential import CubicICNN
 from ot_lift.potentials import ICNN, AutogradPotential, Potential, Quadratic
+from ot_lift.standardizer import Standardizer
 
 Make = Callable[[torch.dtype], Potential]
 

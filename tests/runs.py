@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from ot_lift.batches import FiniteBatches
 from ot_lift.constrained import Bound, BoundPotential, Constrained
-from ot_lift.data import open_rows
 from ot_lift.lift import constrain
 from ot_lift.losses import plan_regression
 from ot_lift.objectives import SemiDual
 from ot_lift.potentials import Potential
+from ot_lift.rows import open_rows
 from ot_lift.training import Objective, Trained, TrainingOptions, train
 
 FEATURES = 2

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 import ot_lift.batches
 from ot_lift.batches import Batches, FiniteBatches, StreamBatches
-from ot_lift.data import Rows, open_rows
+from ot_lift.rows import Rows, open_rows
 
 SIZE, BATCH = 24, 6
 

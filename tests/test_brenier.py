@@ -19,9 +19,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ot_lift import BrenierMap
-from ot_lift.data import paired_splits
 from ot_lift.diagnostics import l2_uvp
 from ot_lift.errors import DataError, ExtrapolationWarning, NotFittedError
+from ot_lift.splits import paired_splits
 
 Array = npt.NDArray[np.float64]
 

@@ -13,7 +13,20 @@ ROOT = Path(__file__).parent.parent
 
 # A module imports from layers before its own, or from beside it as long as no circle arises.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "data", "batches", "sides", "io", "tables", "activations", "initialisers", "positivity"),
+    (
+        "errors",
+        "data",
+        "rows",
+        "splits",
+        "standardizer",
+        "batches",
+        "sides",
+        "io",
+        "tables",
+        "activations",
+        "initialisers",
+        "positivity",
+    ),
     ("hessians", "potentials"),
     ("constrained", "lift", "conjugate", "logdet"),
     ("maps",),

@@ -12,10 +12,10 @@ from torch.distributions import MultivariateNormal, TransformedDistribution
 from torch.testing import assert_close
 
 from ot_lift.constrained import Constrained
-from ot_lift.data import Standardizer
 from ot_lift.errors import ConvergenceError
 from ot_lift.maps import GradientMap, StandardisedPotential, in_blocks
 from ot_lift.potentials import Quadratic
+from ot_lift.standardizer import Standardizer
 
 
 def gaussian(features: int) -> MultivariateNormal:

@@ -15,10 +15,10 @@ import ot_lift.objectives
 from ot_lift.batches import FiniteBatches, StreamBatches
 from ot_lift.conjugate import conjugate
 from ot_lift.constrained import ConstrainedPotential
-from ot_lift.data import open_rows
 from ot_lift.losses import plan_regression
 from ot_lift.objectives import PlanRegression, SemiDual
 from ot_lift.potentials import Quadratic
+from ot_lift.rows import open_rows
 
 ROWS = 40
 

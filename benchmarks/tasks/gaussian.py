@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.gaussian import random_covariance, sample
 from benchmarks.tasks import Options, Problem, Task
-from ot_lift.data import Standardizer
+from ot_lift.standardizer import Standardizer
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.gaussian import random_covariance
 from benchmarks.tasks import Array, Options, Problem, Task
-from ot_lift.data import Standardizer
+from ot_lift.standardizer import Standardizer
 
 _DEGREES = 3
 
