@@ -55,7 +55,7 @@ def check_training(settings: Mapping[str, Any]) -> None:
     widths = settings["hidden_features"]
     if isinstance(widths, numbers.Number):
         raise ValueError(f"expected hidden_features as a tuple of widths, got {widths!r}")
-    callbacks = settings["callbacks"]
+    callbacks = settings.get("callbacks")
     if callable(callbacks):
         raise ValueError(f"expected callbacks as a list of functions, got one; pass [{callbacks!r}]")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numbers
-import secrets
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -14,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.utils import check_random_state
 from torch import Tensor
 
 from ot_lift.data import as_batch
 from ot_lift.errors import DataError, NotFittedError
+from ot_lift.estimators import plain_settings, seed_of, warn_of_end
 from ot_lift.positivity import PositivityLike
 from ot_lift.posterior_arviz import to_inference_data
 from ot_lift.posterior_correction import Correction, corrected_draws
@@ -32,7 +31,6 @@ from ot_lift.posterior_weights import Evidence
 from ot_lift.potentials import Quadratic
 from ot_lift.standardizer import weighted_moments
 
-_PLAIN = (str, int, float, list, tuple, type(None))  # what JSON holds; random states and devices are not saved
 _JUDGED = 4096  # draws of the evidence and of the diagnosis
 
 
@@ -143,7 +141,7 @@ class PosteriorMap(BaseEstimator):
         """
         began = time.monotonic()
         options, checked = self._options(), Target(target)
-        seed = _seed_of(self.random_state, None if resume is None else 0)
+        seed = seed_of(self.random_state, resumable=resume is not None)
         starts, init, latents, judge = (torch.Generator().manual_seed(seed + k) for k in range(4))
         units = find_mode(checked, starts)
         folder = None if resume is None else Path(resume)
@@ -167,7 +165,7 @@ class PosteriorMap(BaseEstimator):
         options = self._options()
         features = None if target is None else Target(target).dim
         points = as_batch(draws, name="draws", features=features, minimum_rows=20)[0].double().cpu()
-        seed = _seed_of(self.random_state)
+        seed = seed_of(self.random_state)
         split, init, batches, judge = (torch.Generator().manual_seed(seed + k) for k in range(4))
         units = Laplace.gaussian(*weighted_moments(points))
         u = units.from_user(points[torch.randperm(len(points), generator=split)])
@@ -185,6 +183,7 @@ class PosteriorMap(BaseEstimator):
         self.map_ = LatentMap(fitted.potential, units, self.direction)
         self.history_, self.stop_reason_, self.used_network_ = fitted.history, fitted.stop_reason, fitted.used_network
         self.n_features_in_, self.target_ = len(units.mode), target
+        warn_of_end(fitted.stop_reason)
         self.evidence_: Evidence | None = None
         if target is None:
             self.diagnosis_ = undiagnosed("fitted to draws without a target to check against")
@@ -259,7 +258,7 @@ class PosteriorMap(BaseEstimator):
         self._check_fitted()
         if not (isinstance(n, numbers.Integral) and int(n) > 0):
             raise ValueError(f"expected n to be a whole number > 0, got {n!r}")
-        generator = torch.Generator().manual_seed(_seed_of(random_state))
+        generator = torch.Generator().manual_seed(seed_of(random_state))
         if self.target_ is not None and (
             self.diagnosis_.verdict == "reject" or (correct is None and self.diagnosis_.verdict == "correct")
         ):
@@ -282,7 +281,7 @@ class PosteriorMap(BaseEstimator):
         self._check_fitted()
         if self.target_ is None:
             return self.diagnosis_
-        generator = torch.Generator().manual_seed(_seed_of(random_state))
+        generator = torch.Generator().manual_seed(seed_of(random_state))
         return diagnose(Target(self.target_), self.map_, draws=draws, generator=generator)
 
     def to_arviz(self, n: int, *, chains: int = 4, correct: Correction | None = None, random_state: Any = None) -> Any:
@@ -314,7 +313,7 @@ class PosteriorMap(BaseEstimator):
             Path(path),
             self.map_,
             {
-                "parameters": {k: v for k, v in self.get_params().items() if isinstance(v, _PLAIN)},
+                "parameters": plain_settings(self.get_params()),
                 "history": self.history_,
                 "stop_reason": self.stop_reason_,
                 "fit_seconds": self.fit_seconds_,
@@ -344,10 +343,3 @@ class PosteriorMap(BaseEstimator):
         model.n_features_in_, model.fit_seconds_ = len(latent.units.mode), record["fit_seconds"]
         model.target_ = target
         return model
-
-
-def _seed_of(random_state: Any, default: int | None = None) -> int:
-    """A number from a ``random_state``; None gives the default, or one drawn from the system."""
-    if random_state is None:
-        return secrets.randbelow(2**31 - 1) if default is None else default
-    return int(check_random_state(random_state).randint(2**31 - 1))

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import numbers
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ot_lift.errors import ConvergenceWarning
+from ot_lift.estimators import check_keeps_convex, check_training, training_device, training_dtype, training_options
 from ot_lift.lift import constrain
-from ot_lift.positivity import PositivityLike, make_positivity
+from ot_lift.positivity import PositivityLike
 from ot_lift.posterior_latent import Direction
 from ot_lift.posterior_mode import Laplace
 from ot_lift.posterior_objective import DrawLikelihood, ReverseKL
@@ -25,7 +23,7 @@ from ot_lift.posterior_potential import CubicICNN
 from ot_lift.posterior_target import Target
 from ot_lift.potentials import ICNN, Potential, Quadratic
 from ot_lift.starts import align_with_identity_
-from ot_lift.training import Callback, TrainingOptions, train
+from ot_lift.training import Callback, train
 
 _SHARPNESS = 1.0  # of the activation: in Laplace coordinates a posterior bends over distances of about one
 _HELD_OUT = 2048
@@ -59,41 +57,14 @@ class FitOptions:
     def __post_init__(self) -> None:
         if self.direction not in ("forward", "inverse"):
             raise ValueError(f"expected direction 'forward' or 'inverse', got {self.direction!r}")
-        if str(self.dtype).removeprefix("torch.") not in ("float32", "float64"):
-            raise ValueError(f"expected dtype 'float32' or 'float64', got {self.dtype!r}")
-        if isinstance(self.hidden_features, numbers.Number):
-            raise ValueError(f"expected hidden_features as a tuple of widths, got {self.hidden_features!r}")
-        for name in ("max_steps", "batch_size"):
-            value = getattr(self, name)
-            if not (isinstance(value, numbers.Integral) and int(value) > 0):
-                raise ValueError(f"expected {name} to be a whole number > 0, got {value!r}")
-        if not self.learning_rate > 0:
-            raise ValueError(f"expected learning_rate > 0, got {self.learning_rate!r}")
-        if not 0 < self.strong_convexity < 1:  # the start is the identity in standardised coordinates, and needs room
-            raise ValueError(f"expected 0 < strong_convexity < 1, got {self.strong_convexity!r}")
-        if self.max_seconds is not None and not self.max_seconds > 0:
-            raise ValueError(f"expected max_seconds > 0 or None, got {self.max_seconds!r}")
-        if not make_positivity(self.positivity).keeps_convex:
-            raise ValueError(
-                f"expected a positivity that keeps the potential convex at every step, got {self.positivity!r}: the "
-                "log-determinant of its iterates may not exist; use 'lift', 'softplus' or 'projection'"
-            )
+        training_dtype(self.dtype)
+        check_training(vars(self))
+        check_keeps_convex(self.positivity, otherwise="the log-determinant may not exist")
 
     @property
     def tensors(self) -> dict[str, Any]:
         """Where and in which dtype to train."""
-        dtype: torch.dtype = getattr(torch, str(self.dtype).removeprefix("torch."))
-        return {"device": torch.device(self.device or "cpu"), "dtype": dtype}
-
-    def training(self, tolerance: float) -> TrainingOptions:
-        """Options of the loop."""
-        return TrainingOptions(
-            max_steps=self.max_steps,
-            max_seconds=self.max_seconds,
-            learning_rate=self.learning_rate,
-            patience=self.patience,
-            tolerance=tolerance,
-        )
+        return {"device": training_device(self.device, None), "dtype": training_dtype(self.dtype)}
 
 
 @dataclass(frozen=True)
@@ -205,7 +176,7 @@ def _train(
     trained = train(
         model,
         objective,
-        options.training(tolerance),
+        training_options(vars(options), tolerance=tolerance),
         callbacks=callbacks,
         progress=options.progress,
         resume=resume,
@@ -214,14 +185,6 @@ def _train(
     potential = trained.module
     assert isinstance(potential, Potential)  # for the type checker: a constrained potential bakes to one
     reason = "solved" if trained.stop_reason == "callback" else trained.stop_reason
-    if reason == "diverged":
-        warnings.warn(
-            "training diverged and was stopped; the best state before that is kept: lower learning_rate",
-            ConvergenceWarning,
-            stacklevel=4,
-        )
-    if reason == "interrupted":
-        warnings.warn("training was interrupted; the best state so far is kept", ConvergenceWarning, stacklevel=4)
     return potential, trained.history, reason
 
 
