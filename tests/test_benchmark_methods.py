@@ -1,0 +1,98 @@
+"""Peers that need more than the library: what they share, and each of them where it is installed."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.cells import Cell, run_cell
+from benchmarks.centred import CentredMethod, in_blocks
+from benchmarks.methods import find_methods
+from benchmarks.methods.ott_entropic import OTTEntropicMethod
+from benchmarks.methods.ott_neural import OTTNeuralDualMethod
+from benchmarks.tasks.gaussian import GaussianPair
+from ot_lift.errors import DataError
+
+PAIR = GaussianPair(features=2, rows=300, test_rows=64, budget_seconds=20.0)
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Doubling(CentredMethod):
+    """x ↦ 2x between centred points; it keeps what it saw."""
+
+    name = "doubling"
+
+    def _fit(self, x: Array, y: Array, rng: np.random.Generator, max_seconds: float | None) -> None:
+        self.seen = x, y
+
+    def _forward(self, x: Array) -> Array:
+        return 2 * x
+
+    def _backward(self, y: Array) -> Array:
+        return y / 2
+
+
+def test_a_centred_method_sees_neither_offset_nor_unit(rng: np.random.Generator) -> None:
+    x, y = rng.normal(size=(50, 2)), rng.normal(size=(40, 2)) + 3
+    near, far = (Doubling(max_points=None).fit(x * size + 1, y * size - 5) for size in (1.0, 1e6))
+    for first, second in zip(near.seen, far.seen, strict=True):
+        assert first == pytest.approx(second) and first.mean(0) == pytest.approx(0, abs=1e-12)
+
+
+def test_a_centred_method_answers_in_data_units(rng: np.random.Generator) -> None:
+    x, y = rng.normal(size=(50, 2)) + 7, rng.normal(size=(40, 2))
+    method = Doubling(max_points=None).fit(x, y)
+    assert method.transport(x) == pytest.approx(2 * (x - x.mean(0)) + y.mean(0))
+    assert method.invert(method.transport(x)) == pytest.approx(x)
+
+
+def test_a_cap_is_kept_and_said(rng: np.random.Generator) -> None:
+    method = Doubling(max_points=10).fit(rng.normal(size=(50, 2)), rng.normal(size=(8, 2)))
+    assert [len(side) for side in method.seen] == [10, 8]
+    assert method.notes == ["fitted on 10 of 50 source points (its cap)"]
+
+
+def test_blocks_have_one_size_and_rows_keep_their_places(rng: np.random.Generator) -> None:
+    sizes: list[int] = []
+
+    def function(block: Array) -> Array:
+        sizes.append(len(block))
+        return block + 1
+
+    points = rng.normal(size=(7, 3))
+    assert np.array_equal(in_blocks(function, points, rows=3), points + 1)
+    assert sizes == [3, 3, 3]
+
+
+def test_a_peer_is_there_where_its_package_is() -> None:
+    methods, missing = find_methods(PAIR)
+    names = {method.name for method in methods}
+    for name, package, file in (("OTT entropic", "ott", "ott_entropic"), ("OTT neural dual", "optax", "ott_neural")):
+        assert (name in names) == (find_spec(package) is not None)
+        assert (name in names) != any(line.startswith(f"{file}: ") and "pip install" in line for line in missing)
+
+
+def test_the_neural_dual_wants_a_budget(rng: np.random.Generator) -> None:
+    pytest.importorskip("ott", reason="OTT-JAX is not installed")
+    with pytest.raises(DataError, match="got None"):
+        OTTNeuralDualMethod().fit(rng.normal(size=(9, 2)), rng.normal(size=(9, 2)))
+
+
+@pytest.mark.slow
+def test_otts_entropic_map_is_near_the_map_between_gaussians() -> None:
+    pytest.importorskip("ott", reason="OTT-JAX is not installed")
+    record = run_cell(Cell(PAIR, OTTEntropicMethod(), 0, 1))
+    assert (record["status"], record["reason"]) == ("ok", "")
+    assert record["figures"]["l2_uvp"] < 5
+
+
+@pytest.mark.slow
+def test_otts_neural_dual_ends_on_its_budget_and_says_how_far_it_came() -> None:
+    pytest.importorskip("ott", reason="OTT-JAX is not installed")
+    record = run_cell(Cell(PAIR, OTTNeuralDualMethod(hidden_features=(8,), batch_size=32), 0, 1))
+    assert (record["status"], record["reason"]) == ("ok", "")
+    assert record["notes"][0].endswith("steps within the budget")
+    assert record["figures"]["l2_uvp"] > 0
