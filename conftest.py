@@ -6,7 +6,8 @@ from importlib.util import find_spec
 
 import pytest
 
-_NEED = {"ot_lift.numpyro": "numpyro", "ot_lift.posterior_arviz": "arviz"}  # modules whose doctests need an extra
+# Modules whose doctests need an extra.
+_NEED = {"ot_lift.numpyro": "numpyro", "ot_lift.posterior_arviz": "arviz", "ot_lift.posterior_jax": "numpyro"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

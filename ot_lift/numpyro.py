@@ -152,12 +152,14 @@ class NumPyroTarget:
         spans = zip(self._shapes.items(), starts, self._ends, strict=True)
         return {name: flat[start:end].reshape(shape) for (name, shape), start, end in spans}
 
-    def _log_density(self, flat: Any) -> Any:
+    def jax_log_density(self, flat: Any) -> Any:
+        """Log density at one flat, unconstrained point ``(dim,)``: a JAX function, in the precision JAX is set to."""
         from numpyro.infer.util import potential_energy
 
         return -potential_energy(self._seeded(), self._args, self._kwargs, self._unravel(flat))
 
-    def _constrain(self, flat: Any) -> Any:
+    def jax_constrain(self, flat: Any) -> Any:
+        """Values of the model's sites, deterministic ones included, at one point ``(dim,)``: a JAX function."""
         from numpyro.infer.util import constrain_fn
 
         model = self._seeded()
@@ -166,7 +168,7 @@ class NumPyroTarget:
     def _log_likelihood(self, flat: Any) -> Any:
         from numpyro.infer.util import log_likelihood
 
-        values = self._constrain(flat)
+        values = self.jax_constrain(flat)
         return log_likelihood(self._seeded(), values, *self._args, parallel=False, batch_ndims=0, **self._kwargs)
 
     def _function(self, name: str) -> Callable[..., Any]:
@@ -174,9 +176,9 @@ class NumPyroTarget:
         if name not in self._compiled:
             jax = self._jax
             single = {
-                "value_gradient": lambda: jax.value_and_grad(self._log_density),
-                "hessian": lambda: jax.hessian(self._log_density),
-                "constrain": lambda: self._constrain,
+                "value_gradient": lambda: jax.value_and_grad(self.jax_log_density),
+                "hessian": lambda: jax.hessian(self.jax_log_density),
+                "constrain": lambda: self.jax_constrain,
                 "log_likelihood": lambda: self._log_likelihood,
             }[name]()
             self._compiled[name] = jax.jit(jax.vmap(single))

@@ -23,6 +23,7 @@ from ot_lift.posterior_arviz import to_inference_data
 from ot_lift.posterior_correction import Correction, corrected_draws
 from ot_lift.posterior_files import read_map, write_map
 from ot_lift.posterior_fit import FitOptions, Fitted, fit_to_draws, fit_to_target
+from ot_lift.posterior_jax import Preconditioned
 from ot_lift.posterior_latent import Direction, LatentMap
 from ot_lift.posterior_mode import Laplace, find_mode
 from ot_lift.posterior_target import Target
@@ -300,6 +301,22 @@ class PosteriorMap(BaseEstimator):
         sites = source.constrain(draws) if hasattr(source, "constrain") else {"theta": draws}
         likelihood = source.log_likelihood(draws) if hasattr(source, "log_likelihood") else {}
         return to_inference_data(sites, likelihood, chains=chains)
+
+    def precondition(self, *, target: Any = None) -> Preconditioned:
+        """The posterior in the latent space, for NumPyro's samplers: ``NUTS(p.precondition().model)``.
+
+        Args:
+            target: a target that :func:`ot_lift.numpyro.from_numpyro` made; None: the one of the fit.
+
+        Returns:
+            :class:`~ot_lift.posterior_jax.Preconditioned`; its draws come back as the model's named sites.
+
+        Raises:
+            DataError: for a map with direction ``"inverse"``, or a target of another kind.
+            ImportError: without NumPyro.
+        """
+        self._check_fitted()
+        return Preconditioned(self.target_ if target is None else target, self.map_)
 
     # --- files --------------------------------------------------------------------------------------------------
 

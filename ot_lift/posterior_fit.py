@@ -167,6 +167,8 @@ def _train(
     features = points.shape[1]
     shape: dict[str, Any] = {"sharpness": _SHARPNESS, "strong_convexity": options.strong_convexity, "generator": init}
     # Forward, heavy tails need a gradient that grows fast; in the inverse direction, one that grows slowly.
+    if options.direction == "inverse":
+        shape["squared"] = False
     kind = CubicICNN if options.direction == "forward" else ICNN
     network = kind(features, tuple(options.hidden_features), **shape)
     align_with_identity_(network, points.cpu().float())
