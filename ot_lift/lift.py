@@ -66,8 +66,8 @@ class SetSummary(nn.Module):
         self.code_features = int(code_features)
         self.standardise = bool(standardise)
         source = generator or torch.Generator().manual_seed(0)
-        self.rows = nn.ModuleList(_linear(*pair, source, dtype) for pair in itertools.pairwise(sizes))
-        self.head = _linear(sizes[-1], code_features, source, dtype)
+        self.rows = nn.ModuleList(_Dense(*pair, source, dtype) for pair in itertools.pairwise(sizes))
+        self.head = _Dense(sizes[-1], code_features, source, dtype)
 
     def forward(self, batch: Tensor) -> Tensor:
         """The code, shape (code_features,), of a batch of shape (n, features)."""
@@ -76,18 +76,27 @@ class SetSummary(nn.Module):
         hidden = batch.detach().flatten(1).to(self.head.weight)
         for layer in self.rows:
             hidden = functional.relu(layer(hidden), inplace=True)
-        mean = hidden.new_full((len(hidden),), 1.0 / len(hidden)) @ hidden  # faster than mean(0), both ways
-        code: Tensor = self.head(mean)
+        mean = hidden.new_full((1, len(hidden)), 1.0 / len(hidden)) @ hidden  # faster than mean(0), both ways
+        code: Tensor = self.head(mean)[0]
         return functional.layer_norm(code, code.shape) if self.standardise else code
 
 
-def _linear(before: int, after: int, generator: torch.Generator, dtype: torch.dtype | None) -> nn.Linear:
-    """A layer with He-normal weights and zero biases that leaves the global random state alone."""
-    layer = nn.utils.skip_init(nn.Linear, before, after, device=generator.device, dtype=dtype)
-    with torch.no_grad():
-        layer.weight.normal_(0.0, math.sqrt(2.0 / before), generator=generator)
-        layer.bias.zero_()
-    return layer
+class _Dense(nn.Module):
+    """x ↦ xW + b with He-normal W and b = 0.
+
+    W is (before, after): its gradient is a product with the tall factor transposed on the left, which takes a third of
+    the time of the one that torch's own layout asks for.
+    """
+
+    def __init__(self, before: int, after: int, generator: torch.Generator, dtype: torch.dtype | None) -> None:
+        super().__init__()
+        weight = torch.empty(after, before, device=generator.device, dtype=dtype)
+        weight.normal_(0.0, math.sqrt(2.0 / before), generator=generator)
+        self.weight = nn.Parameter(weight.T.contiguous())
+        self.bias = nn.Parameter(weight.new_zeros(after))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addmm(self.bias, x, self.weight)
 
 
 class Lift(Constrained):
