@@ -17,7 +17,7 @@ _SOURCE, _TARGET = "CD14+ Monocyte", "Dendritic"
 
 @dataclass(frozen=True)
 class SingleCell(Task):
-    """Half of the cells of either type to fit on, the others to judge on."""
+    """Half of the cells of either type to fit on, the others to judge on; `rows` is half of the rarer type."""
 
     @property
     def name(self) -> str:
@@ -63,5 +63,6 @@ def tasks(options: Options) -> Iterable[Task]:
     if find_spec("scanpy") is None:
         raise Unavailable("its data come with the package scanpy, which is not installed; pip install scanpy")
     source, target = cells(_COMPONENTS)
-    sizes = options.sizes(min(len(source), len(target)) // 2, (len(source) + 1) // 2, 60.0)
+    least = min(len(source), len(target)) // 2
+    sizes = options.sizes(least, least, 60.0)
     return [SingleCell(features=_COMPONENTS, **sizes)]
