@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -65,9 +66,13 @@ def run(
         typer.Option(help="Of data and fits, with commas; by default 0,1,2, with --quick 0.", metavar="0,1,…"),
     ] = None,
     jobs: Annotated[
-        int, typer.Option(help="Cells at the same time; their times are marked and do not count.", min=1)
-    ] = 1,
-    backend: Annotated[str | None, typer.Option(help="Of joblib: loky (default), threading, dask, ray.")] = None,
+        int | None,
+        typer.Option(help="Cells at the same time; their times are marked. By default 1, on a cluster all.", min=1),
+    ] = None,
+    backend: Annotated[str | None, typer.Option(help="Of joblib: loky (default), threading, ray.")] = None,
+    cluster: Annotated[
+        str | None, typer.Option(help="A Dask scheduler, whose workers run the cells.", metavar="ADDRESS")
+    ] = None,
     threads: Annotated[
         int | None, typer.Option(help="Of every method; by default those of the machine.", min=1)
     ] = None,
@@ -80,6 +85,8 @@ def run(
     from benchmarks import runner
     from benchmarks.tasks import Options
 
+    if cluster and find_spec("distributed") is None:
+        raise typer.BadParameter("Dask is not installed; pip install distributed", param_hint="--cluster")
     folder = _records_folder(out, quick)
     cells, missing = runner.chosen_cells(
         names or [],
@@ -94,7 +101,8 @@ def run(
         typer.echo(f"{plan.outdated} records have other settings; their cells are run again and replaced", err=True)
     try:
         with _told(len(plan.waiting), len(plan.finished)) as tell:
-            records = runner.run(plan, folder, jobs=jobs, backend=backend, tell=tell)
+            at_once = jobs or (-1 if cluster else 1)
+            records = runner.run(plan, folder, jobs=at_once, backend=backend, cluster=cluster, tell=tell)
     except KeyboardInterrupt:
         typer.echo("interrupted: cells that had ended are kept, the same command goes on from here", err=True)
         raise typer.Exit(130) from None

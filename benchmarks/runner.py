@@ -111,6 +111,7 @@ def run(
     *,
     jobs: int | None = 1,
     backend: str | None = None,
+    cluster: str | None = None,
     tell: Callable[[Cell, Record], None] = lambda cell, record: None,
 ) -> list[Record]:
     """Run what a plan waits for; the record of a cell is on disk as soon as the cell ends.
@@ -123,6 +124,7 @@ def run(
         out: Folder of the records.
         jobs: Cells at the same time; None takes it from a surrounding `joblib.parallel_config`.
         backend: Of joblib; None is loky or that of a surrounding `joblib.parallel_config`.
+        cluster: Address of a Dask scheduler, whose workers then run the cells.
         tell: Called after every cell.
 
     Returns:
@@ -131,7 +133,7 @@ def run(
     together = [cell for cell in plan.waiting if not cell.alone]
     alone = [cell for cell in plan.waiting if cell.alone]
     records = []
-    with joblib.parallel_config(backend=backend) if backend else contextlib.nullcontext():
+    with _backend(backend, cluster):
         several = len(together) > 1 and _at_once(jobs) > 1
         for cells, at_once in ((together, "2 * n_jobs"), (alone, 1)):
             for place, record in _ended(cells, jobs, at_once, together=several and cells is together):
@@ -139,6 +141,13 @@ def run(
                 records.append(record)
                 tell(cells[place], record)
     return records
+
+
+def _backend(backend: str | None, cluster: str | None) -> contextlib.AbstractContextManager[Any]:
+    if cluster:
+        context: contextlib.AbstractContextManager[Any] = joblib.parallel_config(backend="dask", scheduler_host=cluster)
+        return context
+    return joblib.parallel_config(backend=backend) if backend else contextlib.nullcontext()
 
 
 def _ended(

@@ -265,26 +265,33 @@ def test_cells_run_in_processes_of_loky(tmp_path: Path) -> None:
     assert all(record["timing"]["together"] for record in records)
 
 
+DASK = """
+import dask
+from dask.distributed import LocalCluster
+from benchmarks.cli import app
+if __name__ == "__main__":
+    dask.config.set({"distributed.worker.daemon": False})  # cells start processes
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        names = ["gaussian-d2", "identity", "linear", "--quick"]
+        app(["run", *names, "--cluster", cluster.scheduler_address, "--out", sys.argv[1]], standalone_mode=False)
+"""
+
+
 @pytest.mark.slow
 def test_cells_run_on_a_dask_cluster(tmp_path: Path) -> None:
     pytest.importorskip("distributed", reason="dask.distributed is not installed")
-    script = f"""
-import sys; sys.path[:0] = [{str(ROOT)!r}, {str(Path(__file__).parent)!r}]
-from pathlib import Path
-import dask, joblib
-from dask.distributed import Client
-import test_benchmark_runner as here
-if __name__ == "__main__":
-    dask.config.set({{"distributed.worker.daemon": False}})
-    with Client(n_workers=2, threads_per_worker=1, dashboard_address=None), joblib.parallel_config(backend="dask"):
-        out = Path({str(tmp_path)!r})
-        here.runner.run(here.plan([here.cell(seed=seed) for seed in range(3)], out), out, jobs=-1)
-"""
-    (tmp_path / "run.py").write_text(script, encoding="utf-8")
-    subprocess.run([sys.executable, str(tmp_path / "run.py")], check=True, capture_output=True, timeout=120)
-    records = runner.read_cells(tmp_path)
-    assert [record["status"] for record in records] == ["ok"] * 3
+    (tmp_path / "run.py").write_text(IMPORTS + DASK, encoding="utf-8")
+    command = [sys.executable, str(tmp_path / "run.py"), str(tmp_path / "records")]
+    subprocess.run(command, check=True, capture_output=True, timeout=240)
+    records = runner.read_cells(tmp_path / "records")
+    assert [(record["method"], record["status"]) for record in records] == [("identity", "ok"), ("linear", "ok")]
     assert all(record["timing"]["together"] for record in records)
+
+
+def test_a_cluster_without_dask_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.cli.find_spec", lambda name: None)
+    done = CliRunner().invoke(app, ["run", "--cluster", "tcp://127.0.0.1:8786"])
+    assert done.exit_code == 2 and "pip install distributed" in done.output
 
 
 IMPORTS = f"""
