@@ -19,7 +19,9 @@ _TRAINING_TOL = 1e-4
 class ReverseKL(Objective):
     r"""KL(q ‖ π) up to log Z: the mean of log q(θ) − log π(θ) over antithetic latents, exact log-determinants.
 
-    The held-out value is on latents of its own; its negative is the ELBO.
+    Its derivative is the path derivative: log q enters by its slope at the draw, with its parameters held. What that
+    leaves out has mean zero, and what remains vanishes draw by draw where q equals π, so that the end of training is
+    not noise. The held-out value is on latents of its own; its negative is the ELBO.
 
     Args:
         target: the log density.
@@ -28,6 +30,9 @@ class ReverseKL(Objective):
         batch_size: latents a step, rounded up to an even number.
         held_out: latents ``(n, d)`` of the held-out value.
         generator: source of the latents.
+
+    References:
+        Roeder, Wu & Duvenaud 2017, Sticking the landing (arXiv 1703.09194).
     """
 
     def __init__(
@@ -52,12 +57,21 @@ class ReverseKL(Objective):
 
     def loss(self, model: Bound) -> Tensor:
         assert isinstance(model, BoundPotential)  # for the type checker: estimators constrain potentials
-        u, log_det = push(model, self._z, self.direction, tol=_TRAINING_TOL, throw=False)
-        value, gradient = self.target.value_gradient(self.units.to_user(u.detach().cpu()))
+        z = self._z
+        with torch.no_grad():
+            u = push(model, z, self.direction, tol=_TRAINING_TOL, throw=False)[0]
+        value, gradient = self.target.value_gradient(self.units.to_user(u.cpu()))
         slope = (gradient @ self.units.root).to(u)
-        # The target enters by its value and gradient alone: no graph goes through it.
-        log_density = (value - self.units.log_density).to(u) + ((u - u.detach()) * slope).sum(1)
-        return -(log_density + log_det).mean()
+        if self.direction == "forward":  # log q(∇φ(z)) = log N(z) − log det ∇²φ(z)
+            log_det, factor, bend = _log_det_and_slope(model, z)
+            excess = slope + _solve(factor, z + bend)
+            moved = (excess * model.gradient(z)).sum(1)
+        else:  # log q(u) = log N(∇φ(u)) + log det ∇²φ(u); where ∇φ(u) = z is held, ∇²φ(u) du = −d∇φ(u)
+            log_det, factor, bend = _log_det_and_slope(model, u)
+            excess = _solve(factor, slope - bend) + z
+            moved, log_det = -(excess * model.gradient(u)).sum(1), -log_det
+        log_ratio = (value - self.units.log_density).to(u) + log_det
+        return -(log_ratio + moved - moved.detach()).mean()
 
     def log_weights(self, potential: Potential, z: Tensor) -> Tensor:
         """Log π(θ) − log q(θ) ``(n,)``, π unnormalised, for the images of latents ``z``; float64."""
@@ -80,6 +94,34 @@ class ReverseKL(Objective):
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         self._generator.set_state(state["generator"])
+
+
+def _log_det_and_slope(model: BoundPotential, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Log det ∇²φ(x), a lower factor of ∇²φ(x), and the gradient of the former in x; without a graph."""
+    with torch.enable_grad():
+        leaf = x.detach().requires_grad_()
+        hessian = model.value_gradient_hessian(leaf)[2]
+        factor = _factor(hessian.detach(), model.strong_convexity)
+        inverse = torch.cholesky_inverse(factor)
+        bend = torch.zeros_like(x)
+        if hessian.requires_grad:  # that of a quadratic does not depend on x
+            (bend,) = torch.autograd.grad(hessian, leaf, inverse, materialize_grads=True)
+    return 2 * factor.diagonal(dim1=1, dim2=2).log().sum(1), factor, bend
+
+
+def _factor(hessian: Tensor, strong_convexity: float) -> Tensor:
+    """Lower Cholesky factors; by structure no eigenvalue is below μ, so that those which are, are there by rounding."""
+    factor, info = torch.linalg.cholesky_ex(hessian)
+    rounded = (info != 0) & hessian.isfinite().all(dim=(1, 2))
+    if bool(rounded.any()):
+        values, vectors = torch.linalg.eigh(hessian[rounded].double())
+        lifted = (vectors * values.clamp_min(strong_convexity)[:, None, :]) @ vectors.mT
+        factor[rounded] = torch.linalg.cholesky(lifted).to(factor)
+    return factor
+
+
+def _solve(factor: Tensor, right: Tensor) -> Tensor:
+    return torch.cholesky_solve(right[:, :, None], factor)[:, :, 0]
 
 
 class DrawLikelihood(Objective):
