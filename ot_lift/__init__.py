@@ -1,12 +1,14 @@
 """Optimal transport maps and densities from convex potentials: fit, transport, invert, certify.
 
-`BrenierMap` (between datasets), `ConvexPotentialFlow` (a density) and `PosteriorMap` (from N(0, I) to a posterior) are
-the estimators; `ICNN`, `Lift` and `mark_nonnegative` are for networks and training loops of your own.
+`BrenierMap` (between datasets), `ConvexPotentialFlow` and `LogConcaveDensity` (of one dataset) and `PosteriorMap` (from
+N(0, I) to a posterior) are the estimators; `ICNN`, `Lift` and `mark_nonnegative` are for networks and training loops of
+your own.
 """
 
 from importlib.metadata import PackageNotFoundError, version
 
 from ot_lift.brenier import BrenierMap
+from ot_lift.densities import LogConcaveDensity
 from ot_lift.flows import ConvexPotentialFlow
 from ot_lift.lift import Lift
 from ot_lift.positivity import mark_nonnegative
@@ -18,4 +20,13 @@ try:
 except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
 
-__all__ = ["ICNN", "BrenierMap", "ConvexPotentialFlow", "Lift", "PosteriorMap", "__version__", "mark_nonnegative"]
+__all__ = [
+    "ICNN",
+    "BrenierMap",
+    "ConvexPotentialFlow",
+    "Lift",
+    "LogConcaveDensity",
+    "PosteriorMap",
+    "__version__",
+    "mark_nonnegative",
+]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -25,6 +24,7 @@ from ot_lift.estimators import (
     open_checkpoints,
     part,
     plain_settings,
+    potential_in_data_units,
     seed_of,
     training_device,
     training_dtype,
@@ -222,7 +222,7 @@ class BrenierMap(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
                 model,
                 objective,
                 self._options(d),
-                callbacks=[_in_data_units(callback, units) for callback in self.callbacks or ()],
+                callbacks=[potential_in_data_units(callback, units) for callback in self.callbacks or ()],
                 progress=self.progress,
                 resume=folder,
                 fingerprint=fingerprint(self.get_params(), seed, source, target),
@@ -473,19 +473,6 @@ class BrenierMap(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
         model.certificate_ = Certificate.from_dict(config["certificate"])
         model.n_features_in_, model.fit_seconds_ = config["features"], config["fit_seconds"]
         return model
-
-
-def _in_data_units(
-    callback: Callable[[dict[str, float], StandardisedPotential], bool | None], units: Standardizer
-) -> Callable[[dict[str, float], nn.Module], bool | None]:
-    """A callback of the training loop that hands the estimator's callback a potential it may keep."""
-
-    def call(record: dict[str, float], module: nn.Module) -> bool | None:
-        potential = copy.deepcopy(module)
-        assert isinstance(potential, Potential)
-        return callback(record, StandardisedPotential(potential.cpu(), units))
-
-    return call
 
 
 def _one_of(first: Any, second: Any, name: str, other: str) -> Any:

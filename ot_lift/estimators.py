@@ -1,7 +1,8 @@
-"""What estimators share: checks before a fit, seeds, checkpoints, warnings, files, answers in the caller's arrays."""
+"""What estimators share: checks before a fit, seeds, checkpoints, callbacks, warnings, files."""
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import numbers
@@ -14,14 +15,15 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ot_lift.data import as_batch
 from ot_lift.errors import ConvergenceWarning, DataError, ExtrapolationWarning
-from ot_lift.maps import in_blocks
+from ot_lift.maps import StandardisedPotential
 from ot_lift.positivity import PositivityLike, make_positivity
+from ot_lift.potentials import Potential
 from ot_lift.sides import Reach, Side
+from ot_lift.standardizer import Standardizer
 from ot_lift.training import TrainingOptions
 
 
@@ -205,37 +207,17 @@ def numbers_of(data: Any) -> Any:
         ) from error
 
 
-def answer(
-    function: Callable[[Tensor], Tensor],
-    points: Any,
-    *,
-    name: str,
-    features: int,
-    rows: int,
-    check: Callable[[Tensor], None] | None = None,
-) -> Any:
-    """Validate points, apply a function to blocks of rows in float64 on the CPU, answer in the caller's kind of array.
+def potential_in_data_units(
+    callback: Callable[[dict[str, float], StandardisedPotential], bool | None], coordinates: Standardizer
+) -> Callable[[dict[str, float], nn.Module], bool | None]:
+    """A callback of the training loop that hands an estimator's callback a potential it may keep."""
 
-    Args:
-        function: ``(n, features)`` → a tensor of n rows.
-        points: array, frame, list or tensor ``(n, features)``.
-        name: what messages call them.
-        features: columns expected.
-        rows: of a block.
-        check: called with the points, float64 on the CPU, before anything is computed.
+    def call(record: dict[str, float], module: nn.Module) -> bool | None:
+        potential = copy.deepcopy(module)
+        assert isinstance(potential, Potential)  # for the type checker: what the loop was given to train
+        return callback(record, StandardisedPotential(potential.cpu(), coordinates))
 
-    Raises:
-        DataError: if the points are not finite real numbers of that shape.
-
-    Example:
-        >>> answer(lambda x: 2 * x, [[1, 2]], name="X", features=2, rows=10)
-        array([[2., 4.]])
-    """
-    tensor, restore = as_batch(numbers_of(points), name=name, features=features)
-    x = tensor.cpu().double()
-    if check is not None:
-        check(x)
-    return restore(in_blocks(function, x, rows))
+    return call
 
 
 def warn_of_end(stop_reason: str) -> None:

@@ -8,15 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sklearn.base import BaseEstimator, DensityMixin, TransformerMixin
+from sklearn.base import TransformerMixin
 from torch import Tensor
 from torch.distributions import Independent, Normal, TransformedDistribution
 
 from ot_lift.constrained import Constrained
-from ot_lift.data import as_batch
-from ot_lift.errors import NotFittedError
 from ot_lift.estimators import (
-    answer,
     check_count,
     check_keeps_convex,
     check_training,
@@ -30,6 +27,7 @@ from ot_lift.estimators import (
     warn_of_end,
     warn_of_extrapolation,
 )
+from ot_lift.estimators_density import DensityEstimator
 from ot_lift.flows_choice import choose
 from ot_lift.flows_files import FlowFiles
 from ot_lift.flows_map import DIRECTIONS, Blocks, FlowMap, in_data_units
@@ -56,7 +54,7 @@ _RECORDS = (
 )
 
 
-class ConvexPotentialFlow(TransformerMixin, DensityMixin, BaseEstimator):
+class ConvexPotentialFlow(TransformerMixin, DensityEstimator):
     r"""Density estimation by a convex-potential flow: the gradient of a convex potential takes the data to N(0, I).
 
     The density is exact, by the change of variables :math:`\log p(x) = \log N(z; 0, I) + \log\det\nabla^2\varphi` with
@@ -240,17 +238,6 @@ class ConvexPotentialFlow(TransformerMixin, DensityMixin, BaseEstimator):
 
     # --- using the flow -----------------------------------------------------------------------------------------
 
-    def _check_fitted(self) -> None:
-        if not hasattr(self, "map_"):
-            raise NotFittedError(
-                "this ConvexPotentialFlow is not fitted yet: call fit(X) first, or ConvexPotentialFlow.load(folder)"
-            )
-
-    def _apply(self, function: Callable[[Tensor], Tensor], points: Any, name: str, **options: Any) -> Any:
-        self._check_fitted()
-        d = self.n_features_in_
-        return answer(function, points, name=name, features=d, rows=block_rows(d), **options)
-
     def transport(self, X: Any) -> Any:
         """Images z of data in the latent, ``(n, d)`` → ``(n, d)``; NumPy in, NumPy out; torch in, torch out."""
 
@@ -274,16 +261,6 @@ class ConvexPotentialFlow(TransformerMixin, DensityMixin, BaseEstimator):
             ConvergenceError: with ``direction="forward"``, if a point cannot be solved for to tolerance.
         """
         return self._apply(lambda x: log_density(*self.map_.image_and_log_det(x)), X, "X")
-
-    def score_samples(self, X: Any) -> Any:
-        """:meth:`log_prob` under scikit-learn's name."""
-        return self.log_prob(X)
-
-    def score(self, X: Any, y: Any = None) -> float:
-        """Mean log-density of X, nats; greater is better. ``y`` is not used."""
-        self._check_fitted()
-        x, _ = as_batch(numbers_of(X), name="X", features=self.n_features_in_)
-        return float(self.log_prob(x.double()).mean())
 
     def sample(self, n: int = 1, *, random_state: Any = None) -> Any:
         """Draw from the fitted density.

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from ot_lift.estimators import part, plain_settings
 from ot_lift.flows_map import Blocks, FlowMap
 from ot_lift.flows_start import identity_blocks
@@ -40,14 +42,11 @@ class FlowFiles:
         Raises:
             DataError: if something else is in the way, or the place cannot be written.
         """
-        tensors = {f"blocks.{name}": value for name, value in self.map_.blocks.state_dict().items()}
-        tensors |= {f"coordinates.{name}": value for name, value in vars(self.map_.coordinates).items()}
+        described, tensors = describe_map(self.map_)
         tensors |= {"reach.centre": self.reach.centre, "reach.whitening": self.reach.whitening}
         config = {
             "parameters": plain_settings(self.settings),
-            "networks": [block.config() for block in self.map_.blocks if isinstance(block, ICNN)],
-            "direction": self.map_.blocks.direction,
-            "features": self.map_.features,
+            **described,
             "reach": self.reach.radius,
             "fitted": dict(self.records),
         }
@@ -61,12 +60,38 @@ class FlowFiles:
             DataError: if it is damaged, of another kind, or newer than this version of the library.
         """
         config, tensors = load_folder(path, kind=_KIND)
-        networks = [ICNN(**network) for network in config["networks"]]
-        blocks = Blocks(networks, direction=config["direction"]) if networks else identity_blocks(config["features"])
-        blocks.double().load_state_dict(part(tensors, "blocks."))
         return cls(
             config["parameters"],
             config["fitted"],
-            FlowMap(blocks, Standardizer(**part(tensors, "coordinates."))),
+            rebuild_map(config, tensors),
             Reach(**part(tensors, "reach."), radius=config["reach"]),
         )
+
+
+def describe_map(map_: FlowMap) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What JSON holds of a map, and its tensors by name: what :func:`rebuild_map` takes."""
+    tensors = {f"blocks.{name}": value for name, value in map_.blocks.state_dict().items()}
+    tensors |= {f"coordinates.{name}": value for name, value in vars(map_.coordinates).items()}
+    config = {
+        "networks": [block.config() for block in map_.blocks if isinstance(block, ICNN)],
+        "direction": map_.blocks.direction,
+        "features": map_.features,
+    }
+    return config, tensors
+
+
+def rebuild_map(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> FlowMap:
+    """The map that :func:`describe_map` described.
+
+    Example:
+        >>> import torch
+        >>> from ot_lift.flows_whitening import Whitening
+        >>> units = Whitening.of_moments(torch.ones(1), torch.ones(1, 1)).coordinates
+        >>> again = rebuild_map(*describe_map(FlowMap(identity_blocks(1), units)))
+        >>> again(torch.tensor([3.0])).item()
+        2.0
+    """
+    networks = [ICNN(**network) for network in config["networks"]]
+    blocks = Blocks(networks, direction=config["direction"]) if networks else identity_blocks(config["features"])
+    blocks.double().load_state_dict(part(tensors, "blocks."))
+    return FlowMap(blocks, Standardizer(**part(tensors, "coordinates.")))

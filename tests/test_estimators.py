@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader
 
 from ot_lift.errors import ConvergenceWarning, DataError, ExtrapolationWarning
 from ot_lift.estimators import (
-    answer,
     check_count,
     check_keeps_convex,
     fingerprint,
@@ -27,6 +26,7 @@ from ot_lift.estimators import (
     warn_of_end,
     warn_of_extrapolation,
 )
+from ot_lift.estimators_density import answer
 from ot_lift.sides import Reach, Side
 
 

@@ -52,12 +52,14 @@ with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
     str(fitted.certificate_)
 """,
     "fit a density": """
-from ot_lift import ConvexPotentialFlow
+from ot_lift import ConvexPotentialFlow, LogConcaveDensity
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     settings = {"hidden_features": (8,), "max_steps": 3, "batch_size": 16}
     fitted = ConvexPotentialFlow(**settings).fit(np.random.default_rng(0).normal(size=(80, 2)))
     fitted.invert(fitted.sample(4)), fitted.log_prob(fitted.sample(4)), fitted.distribution()
+    fitted = LogConcaveDensity(**settings).fit(np.random.default_rng(0).normal(size=(80, 3)))
+    fitted.sample(4), fitted.log_prob(fitted.sample(4))
 """,
     "lift a module": """
 from ot_lift import Lift, mark_nonnegative
