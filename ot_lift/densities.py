@@ -16,9 +16,9 @@ from ot_lift.constrained import Constrained
 from ot_lift.densities_choice import choose
 from ot_lift.densities_files import DensityFiles
 from ot_lift.densities_normalizer import QUADRATURE_UP_TO, Normalizer
-from ot_lift.densities_objective import DrawnIntegral, EnergyLikelihood, Integral, LatticeIntegral, make_convex_
-from ot_lift.densities_proposal import FlowProposal
+from ot_lift.densities_objective import EnergyLikelihood, make_convex_
 from ot_lift.densities_sampling import metropolis
+from ot_lift.densities_start import fit_proposal, make_integral
 from ot_lift.errors import ConvergenceWarning
 from ot_lift.estimators import (
     check_count,
@@ -36,7 +36,6 @@ from ot_lift.estimators import (
 from ot_lift.estimators_density import DensityEstimator
 from ot_lift.flows import ConvexPotentialFlow
 from ot_lift.flows_map import FlowMap
-from ot_lift.flows_start import identity_blocks
 from ot_lift.flows_whitening import Whitening
 from ot_lift.lift import constrain
 from ot_lift.maps import StandardisedPotential, in_blocks
@@ -49,7 +48,6 @@ from ot_lift.training import Trained, train
 _ALIGNMENT_ROWS = 2048
 _PROGRESS = 1e-4  # nats a dimension: slower progress than this between evaluations counts as none
 _FLOW_ROWS = 1 << 16  # at most, that the proposal is fitted to
-_FEWEST_FOR_FLOW = 60  # with fewer the proposal is the Gaussian
 _FEW_EFFECTIVE = 200.0  # draws: a normaliser of fewer is warned about
 # Fitted attributes that are plain values, which a folder holds as they are.
 _RECORDS = (
@@ -196,7 +194,7 @@ class LogConcaveDensity(DensityEstimator):
         map_, ended = None, ""
         if sample.shape[1] > QUADRATURE_UP_TO:
             points = whitening.points(side.sample(_FLOW_ROWS, init), init)
-            map_, ended = self._fit_proposal(points, seed, folder)
+            map_, ended = fit_proposal(points, self.proposal, self.get_params(deep=False), seed=seed, folder=folder)
         model = self._make_model(sample.cpu(), init).to(home)
         if ended == "interrupted":
             trained = Trained(model.bake(sample), [], ended, math.nan)
@@ -205,7 +203,7 @@ class LogConcaveDensity(DensityEstimator):
                 whitening.batches(side, home, batch_size=self.batch_size, generator=order),
                 whitening.points(side.stop, init).to(home),
                 side.stop_weight,
-                integral=_integral(sample, map_, draws),
+                integral=make_integral(sample, map_, draws),
                 generator=noise,
                 blur=whitening.blur,
                 log_volume=whitening.log_volume,
@@ -242,24 +240,6 @@ class LogConcaveDensity(DensityEstimator):
         )
         align_with_identity_(network, x)
         return constrain(network, self.positivity, features=x.shape[1], generator=generator)
-
-    def _fit_proposal(self, x: Tensor, seed: int, folder: Path | None) -> tuple[FlowMap, str]:
-        """A flow of whitened points ``(n, d)`` and why its training ended."""
-        features = x.shape[1]
-        if len(x) < _FEWEST_FOR_FLOW:
-            units = Whitening.of_moments(torch.zeros(features), torch.eye(features)).coordinates
-            return FlowMap(identity_blocks(features), units), ""
-        flow = self.proposal
-        if flow is None:
-            names = ("hidden_features", "activation", "sharpness", "max_steps", "batch_size", "patience", "progress")
-            flow = ConvexPotentialFlow(**{name: getattr(self, name) for name in (*names, "device", "dtype")})
-        flow = ConvexPotentialFlow(**flow.get_params()).set_params(random_state=seed)
-        if self.max_seconds is not None:
-            flow.set_params(max_seconds=0.5 * self.max_seconds)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # a poor proposal shows in the effective sample size
-            flow.fit(x, resume=None if folder is None else folder / "proposal")
-        return flow.map_, flow.stop_reason_
 
     def _keep(
         self, trained: Trained, whitening: Whitening, map_: FlowMap | None, points: Tensor, draws: torch.Generator
@@ -356,8 +336,3 @@ class LogConcaveDensity(DensityEstimator):
         density.energy_, density._proposal = files.energy, files.proposal
         density._set_normalizer(files.normalizer)
         return density
-
-
-def _integral(x: Tensor, map_: FlowMap | None, generator: torch.Generator) -> Integral:
-    """How log Z is estimated in training, for whitened points ``(n, d)``."""
-    return LatticeIntegral(x, generator) if map_ is None else DrawnIntegral(FlowProposal(map_), x[:0], generator)

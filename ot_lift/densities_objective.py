@@ -40,7 +40,7 @@ class Integral(Protocol):
         """Restore `state`."""
 
 
-class LatticeIntegral:
+class LatticeIntegral(Integral):
     """In one and two dimensions: a lattice shifted at random, in a box that holds the data and the model's mass.
 
     Args:
@@ -76,7 +76,7 @@ class LatticeIntegral:
         self._box = state["box"]
 
 
-class DrawnIntegral:
+class DrawnIntegral(Integral):
     """In more dimensions: self-normalised importance weights of a proposal's draws, most of which come again.
 
     Args:

@@ -28,7 +28,7 @@ class Proposal(Protocol):
         """Log-density ``(n,)`` of points ``(n, features)``; −inf where it has none."""
 
 
-class StandardNormal:
+class StandardNormal(Proposal):
     """N(0, I).
 
     Args:
@@ -49,7 +49,7 @@ class StandardNormal:
         return log_density(x, x.new_zeros(len(x)))
 
 
-class Cells:
+class Cells(Proposal):
     """A density in one or two dimensions, constant on each cell of a grid: about proportional to exp(−E).
 
     Args:
@@ -89,7 +89,7 @@ class Cells:
         return log_prob.masked_fill(outside, -math.inf)
 
 
-class FlowProposal:
+class FlowProposal(Proposal):
     """A fitted flow, mixed with a share of a multivariate t: weights stay bounded where the flow's tails are too light.
 
     Args:

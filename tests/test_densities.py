@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
-import pickle
+import signal
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,6 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from ot_lift import ConvexPotentialFlow, LogConcaveDensity
 from ot_lift.errors import ConvergenceWarning, DataError, NotFittedError
-from ot_lift.training import TrainingOptions
 
 
 @pytest.fixture(params=FITS)
@@ -310,57 +307,27 @@ def test_arrays_and_tensors_come_back_in_kind(dtype: Any, fit: Fitted) -> None:
     np.testing.assert_array_equal(array, tensor.numpy())
 
 
-# --------------------------------------------------------------------------------------------------- files
-def test_a_loaded_density_gives_the_same_bits(fit: Fitted, tmp_path: Path) -> None:
-    fit.density.save(tmp_path / "one")
-    loaded = LogConcaveDensity.load(tmp_path / "one")
-    np.testing.assert_array_equal(loaded.log_prob(fit.X), fit.density.log_prob(fit.X))
-    np.testing.assert_array_equal(loaded.sample(50, random_state=0), fit.density.sample(50, random_state=0))
-    names = {name for name in vars(fit.density) if name.endswith("_")}
-    assert {name for name in vars(loaded) if name.endswith("_")} == names
-    assert loaded.normalizer_ == fit.density.normalizer_
-    loaded.save(tmp_path / "two")
-    for file in (tmp_path / "one").iterdir():
-        assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes()
-
-
-@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda density: pickle.loads(pickle.dumps(density))])
-def test_copies_are_the_same_density(duplicate: Callable[[Any], Any], fit: Fitted) -> None:
-    other = duplicate(fit.density)
-    np.testing.assert_array_equal(other.sample(50, random_state=0), fit.density.sample(50, random_state=0))
-
-
-class Killed(Exception):
-    """A process that ends in mid-fit, as far as the files can tell."""
-
-
-@pytest.mark.parametrize("features", [1, 2, 3])
-def test_a_fit_that_broke_off_ends_where_an_unbroken_one_does(
-    features: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    options = partial(TrainingOptions, checkpoint_seconds=0.0, evaluate_every=4)
-    monkeypatch.setattr("ot_lift.estimators.TrainingOptions", options)
-    X = gumbel_fit(features).X
-
-    def kill(record: dict[str, float], energy: Any) -> None:
-        if record["step"] == 8:
-            raise Killed
-
-    with few_draws():
-        unbroken = quick(max_steps=16).fit(X, resume=tmp_path / "unbroken")
-        with pytest.raises(Killed):
-            quick(max_steps=16, callbacks=[kill]).fit(X, resume=tmp_path / "broken")
-        steps: list[float] = []
-        follow = [lambda record, energy: steps.append(record["step"])]
-        resumed = quick(max_steps=16, callbacks=follow).fit(X, resume=tmp_path / "broken")
-    assert steps[0] >= 8
-    np.testing.assert_array_equal(resumed.log_prob(X), unbroken.log_prob(X))
-    with pytest.raises(DataError, match="is of another fit"):
-        quick(max_steps=17).fit(X, resume=tmp_path / "broken")
-
-
 def test_training_that_diverges_keeps_the_best_state_and_says_so() -> None:
     with pytest.warns(ConvergenceWarning, match="diverged.*lower learning_rate"):
         density = quick(learning_rate=1e30, max_steps=400).fit(gumbel_fit(1).X)
     assert density.stop_reason_ == "diverged"
     assert np.isfinite(density.score(gumbel_fit(1).X))
+
+
+def interrupt(*arguments: Any) -> None:
+    """What Ctrl-C does: a SIGINT to this process, also where a shell started it with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("where", ["ot_lift.flows.MaximumLikelihood.loss", "ot_lift.densities.EnergyLikelihood.loss"])
+def test_ctrl_c_ends_the_whole_fit_with_the_best_state_so_far(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    X = gumbel_fit(3).X
+    monkeypatch.setattr(where, interrupt)
+    with few_draws(), pytest.warns(ConvergenceWarning, match="interrupted; the best state so far is kept"):
+        density = quick().fit(X)
+    assert density.stop_reason_ == "interrupted"
+    assert np.isfinite(density.score(X))
