@@ -1,4 +1,4 @@
-"""The command line, `ot-lift`: fit, transport, invert, compare, demo.
+"""The command line, `ot-lift`: fit, transport, invert, compare, demo, posterior.
 
 Bad input ends with one sentence on standard error and exit code 2, a numerical failure with exit code 1. Results go
 to standard output (one JSON object with `--json`), progress and warnings to standard error. What a command does not
@@ -33,6 +33,7 @@ from ot_lift.cli_arguments import (
     table_rows,
 )
 from ot_lift.cli_console import Sentences, answer, heard, interactive, points_bar, watched
+from ot_lift.cli_posterior import posterior
 from ot_lift.errors import DataError
 
 if TYPE_CHECKING:
@@ -275,6 +276,9 @@ def demo(
         "comparison": found.to_dict(),
     }
     answer(summary, _told(sentences, page), warned, as_json=as_json)
+
+
+app.command()(posterior)
 
 
 def _where(page: Path) -> dict[str, str]:

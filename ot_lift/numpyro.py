@@ -70,7 +70,7 @@ def _jax() -> Any:
     return jax
 
 
-def _double(jax: Any) -> AbstractContextManager[Any]:
+def float64(jax: Any) -> AbstractContextManager[Any]:
     """A context in which JAX computes in float64; the global switch stays as it is."""
     if hasattr(jax, "enable_x64"):
         return jax.enable_x64(True)
@@ -84,12 +84,15 @@ class NumPyroTarget:
         dim: number of unconstrained coordinates.
         names: a label for each of them, such as ``"beta[2]"``; coordinates follow the order of the model's sites.
         sites: shape of every latent site in the model's own, constrained space.
+        model: the NumPyro model.
+        arguments: its positional arguments.
+        keywords: its keyword arguments.
     """
 
     def __init__(self, model: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._jax = _jax()
-        self._model, self._args, self._kwargs = model, args, kwargs
-        with _double(self._jax):
+        self.model, self.arguments, self.keywords = model, args, kwargs
+        with float64(self._jax):
             self.sites, self._shapes = self._trace(0)
             if (self.sites, self._shapes) != (again := self._trace(1)):
                 raise DataError(
@@ -108,7 +111,7 @@ class NumPyroTarget:
     def _seeded(self, key: int = 0) -> Callable[..., Any]:
         from numpyro import handlers
 
-        return handlers.seed(self._model, self._jax.random.PRNGKey(key))  # what else the model draws stays fixed
+        return handlers.seed(self.model, self._jax.random.PRNGKey(key))  # what else the model draws stays fixed
 
     def _trace(self, key: int) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
         """Constrained and unconstrained shapes of the latent sites, in the order of the model."""
@@ -118,7 +121,7 @@ class NumPyroTarget:
 
         # Starting values in place of draws: an improper prior has no draws.
         started = handlers.substitute(self._seeded(key), substitute_fn=init_to_uniform)
-        trace = handlers.trace(started).get_trace(*self._args, **self._kwargs)
+        trace = handlers.trace(started).get_trace(*self.arguments, **self.keywords)
         latent = {name: s for name, s in trace.items() if s["type"] == "sample" and not s["is_observed"]}
         if not latent:
             raise DataError("expected a model with latent sites, got none: sample them without obs=")
@@ -156,20 +159,20 @@ class NumPyroTarget:
         """Log density at one flat, unconstrained point ``(dim,)``: a JAX function, in the precision JAX is set to."""
         from numpyro.infer.util import potential_energy
 
-        return -potential_energy(self._seeded(), self._args, self._kwargs, self._unravel(flat))
+        return -potential_energy(self._seeded(), self.arguments, self.keywords, self._unravel(flat))
 
     def jax_constrain(self, flat: Any) -> Any:
         """Values of the model's sites, deterministic ones included, at one point ``(dim,)``: a JAX function."""
         from numpyro.infer.util import constrain_fn
 
         model = self._seeded()
-        return constrain_fn(model, self._args, self._kwargs, self._unravel(flat), return_deterministic=True)
+        return constrain_fn(model, self.arguments, self.keywords, self._unravel(flat), return_deterministic=True)
 
     def _log_likelihood(self, flat: Any) -> Any:
         from numpyro.infer.util import log_likelihood
 
         values = self.jax_constrain(flat)
-        return log_likelihood(self._seeded(), values, *self._args, parallel=False, batch_ndims=0, **self._kwargs)
+        return log_likelihood(self._seeded(), values, *self.arguments, parallel=False, batch_ndims=0, **self.keywords)
 
     def _function(self, name: str) -> Callable[..., Any]:
         """A compiled function of many points at once."""
@@ -189,7 +192,7 @@ class NumPyroTarget:
         jax, function = self._jax, self._function(name)
         rows = x.detach().to("cpu", torch.float64).contiguous()
         blocks = []
-        with _double(jax):
+        with float64(jax):
             for block in rows.split(_SIZES[-1]):
                 count = len(block)
                 padding = next(size for size in _SIZES if size >= count) - count

@@ -145,12 +145,13 @@ def _files(content: Mapping[str, Any], comparison: Comparison) -> Iterator[tuple
         "comparison": comparison.to_dict(),
     }
     yield REPORT_FILES["json"], json_text(record).encode()
-    templates = _templates()
-    yield REPORT_FILES["markdown"], _squeezed(templates.get_template("report.md.j2").render(content)).encode()
-    yield REPORT_FILES["page"], templates.get_template("report.html.j2").render(content).encode()
+    jinja = templates()
+    yield REPORT_FILES["markdown"], _squeezed(jinja.get_template("report.md.j2").render(content)).encode()
+    yield REPORT_FILES["page"], jinja.get_template("report.html.j2").render(content).encode()
 
 
-def _templates() -> Any:
+def templates() -> Any:
+    """The environment of the package's templates; HTML is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
     environment = Environment(
