@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from sklearn.base import BaseEstimator
 from torch import Tensor
 
 from ot_lift import BrenierMap
 from ot_lift.maps import StandardisedPotential
+
+Fitted = TypeVar("Fitted", bound=BaseEstimator)
 
 EVALUATION_SEED = 977  # fresh points that no fit ever sees: streams of fits are seeded by small integers
 
@@ -21,9 +24,9 @@ def l2_uvp(image: Tensor, truth: Tensor) -> float:
     return float(100 * error / truth.double().var(0).sum())
 
 
-def defaults() -> dict[str, Any]:
-    """The estimator's default parameters, as JSON has them: a record is out of date when they have changed."""
-    return {name: list(v) if isinstance(v, tuple) else v for name, v in BrenierMap().get_params().items()}
+def defaults(kind: Callable[[], BaseEstimator] = BrenierMap) -> dict[str, Any]:
+    """An estimator's default parameters, as JSON has them: a record is out of date when they have changed."""
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in kind().get_params().items()}
 
 
 class Curve:
@@ -40,8 +43,8 @@ class Curve:
         print(f"  {record['seconds']:7.1f} s  step {int(record['step']):6d}  L2-UVP {value:.4f}%", flush=True)
 
 
-def timed_fit(fit: Callable[[], BrenierMap]) -> tuple[BrenierMap, float]:
-    """A fitted map and the wall-clock seconds of its fit."""
+def timed_fit(fit: Callable[[], Fitted]) -> tuple[Fitted, float]:
+    """A fitted estimator and the wall-clock seconds of its fit."""
     began = time.monotonic()
     fitted = fit()
     return fitted, time.monotonic() - began
