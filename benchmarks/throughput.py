@@ -91,14 +91,20 @@ def worker(folder: Path) -> None:
     print(took, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 
 
+def trained_map(rng: np.random.Generator, *, steps: int = 500, rows: int = 20_000) -> BrenierMap:
+    """A map between eight-dimensional data that no linear map joins."""
+    x = rng.normal(size=(rows, _FEATURES))
+    y = np.sinh(rng.normal(size=(rows, _FEATURES))) @ rng.normal(size=(_FEATURES, _FEATURES))
+    fitted = BrenierMap(max_steps=steps, patience=None, random_state=0).fit(x, y)
+    if not fitted.used_network_:
+        raise RuntimeError("expected the network to be better than the linear start on this pair")
+    return fitted
+
+
 def map_figures() -> list[dict[str, object]]:
     """Transport and inversion by a map that was trained on a non-Gaussian pair."""
     rng = np.random.default_rng(1)
-    x = rng.normal(size=(20_000, _FEATURES))
-    y = np.sinh(rng.normal(size=(20_000, _FEATURES))) @ rng.normal(size=(_FEATURES, _FEATURES))
-    fitted = BrenierMap(max_steps=500, patience=None, random_state=0).fit(x, y)
-    if not fitted.used_network_:
-        raise RuntimeError("expected the network to be better than the linear start on this pair")
+    fitted = trained_map(rng)
     with tempfile.TemporaryDirectory() as name:
         fitted.save(Path(name) / "map")
         runs = [transport_in_fresh_process(Path(name)) for _ in range(3)]
