@@ -149,7 +149,7 @@ _MEASURED = (
     *("l2_uvp", "cosine", "energy", "energy_null", "sliced_w2", "sliced_w2_null", "monotonicity_violations"),
     *("misread", "transport_cost", "transport_cost_error", "emd_w2_squared", "emd_w2_squared_error", "true_cost"),
     *("w2_squared", "w2_squared_lower", "w2_squared_upper", "round_trip"),
-    *("fit_seconds", "fit_cpu_seconds", "transport_seconds", "peak_memory_bytes"),
+    *("fit_seconds", "fit_cpu_seconds", "transport_seconds", "invert_seconds", "peak_memory_bytes"),
 )
 
 

@@ -31,6 +31,8 @@ from ot_lift.methods import BaseMethod, Method, W2Value
 _POLL_SECONDS = 0.02
 _PRELOADED = ("ot", "ot_lift.compare", "benchmarks.cells_process", "benchmarks.tasks.wasserstein2")
 _CURVE_POINTS = 2048
+_INVERTED_POINTS = 1000
+_MEMORY_SHARE = 0.75  # of the machine's, for one cell: it shall fail rather than take others with it
 
 
 class Stopped(OutOfTime):
@@ -88,11 +90,21 @@ def in_child(function: Callable[..., Any], *arguments: Any, phases: Phases) -> A
 def _answer(sender: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     """Run in the child: send (True, value) or (False, what was raised)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _limit_memory()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         sender.send((True, function(*arguments)))
     except Exception as error:
         sender.send((False, f"{type(error).__name__}: {error}"))
+
+
+def _limit_memory() -> None:
+    """Let allocations fail before the machine has no memory left, where the system can."""
+    with contextlib.suppress(ImportError, ValueError, OSError, AttributeError):
+        import resource  # which Windows lacks
+
+        most = int(_MEMORY_SHARE * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+        resource.setrlimit(resource.RLIMIT_DATA, (most, resource.getrlimit(resource.RLIMIT_DATA)[1]))
 
 
 def _end_with_parent() -> None:
@@ -115,6 +127,7 @@ def measured(method: Method, job: Job, threads: int) -> dict[str, Any]:
     return {
         **found,
         "fit_cpu_seconds": observed.cpu_seconds,
+        "invert_seconds": observed.invert_seconds,
         "usage": usage,
         "curve": observed.curve,
         "stop_reason": details.get("stop_reason"),
@@ -129,6 +142,7 @@ class _Observed(BaseMethod):
         self._method, self.name, self.keeps_budget = method, method.name, method.keeps_budget
         self.settings, self.notes = method.settings, method.notes
         self.cpu_seconds: float | None = None
+        self.invert_seconds: float | None = None
         self.curve: list[tuple[float, float]] = []
         points, truth = job.load("held_out"), job.load("truth")
         if isinstance(method, Watched) and points is not None and truth is not None:
@@ -155,7 +169,11 @@ class _Observed(BaseMethod):
         return image
 
     def invert(self, Y: Array) -> Array | None:
-        return self._method.invert(Y)
+        began = time.perf_counter()
+        found = self._method.invert(Y)
+        if found is not None:
+            self.invert_seconds = _INVERTED_POINTS / len(Y) * (time.perf_counter() - began)
+        return found
 
     def w2_squared(self) -> W2Value | None:
         return self._method.w2_squared()

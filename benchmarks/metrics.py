@@ -101,6 +101,11 @@ METRICS = (
         note="Of 100,000 points, the median of three timings.",
     ),
     Metric(
+        *("invert_seconds", "invert", seconds, -1, 0.2, 0.01),
+        timed=True,
+        note="Of 1,000 points; a dash where a method has no inverse.",
+    ),
+    Metric(
         *("peak_memory_bytes", "memory", size, -1, 0.1, 1e7),
         note="The most that fit and transport added to what the process held with its data loaded.",
     ),

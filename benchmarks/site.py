@@ -11,6 +11,7 @@ from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PackageLoader, S
 
 from benchmarks.metrics import METRICS, by_method
 from benchmarks.site_plots import task_plots
+from benchmarks.site_scaling import is_scaling, scaling_content
 from benchmarks.site_tables import method_notes, overview_table, task_settings, task_table
 from benchmarks.site_words import surroundings, verdict
 from ot_lift.io import atomic_file
@@ -19,6 +20,7 @@ Record = Mapping[str, Any]
 
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
 OVERVIEW = "index.html"
+SCALING = "scaling"
 
 
 def write_site(records: Sequence[Record], folder: Path) -> Path:
@@ -39,10 +41,17 @@ def write_site(records: Sequence[Record], folder: Path) -> Path:
     for task, own in tasks.items():
         content = _task_content(own, sentences[task])
         _write(folder / _page(task), templates.get_template("task.html.j2").render(content))
+    sizes = {task: own for task, own in tasks.items() if is_scaling(own)}
+    others = {task: own for task, own in tasks.items() if task not in sizes}
+    entries = [(_title(own), _page(task), sentences[task]) for task, own in others.items()]
+    if sizes:
+        content = _scaling_content(sizes)
+        _write(folder / _page(SCALING), templates.get_template("scaling.html.j2").render(content))
+        entries.append((content["title"], _page(SCALING), content["sentences"]))
     overview = {
         "title": "Maps compared",
-        "entries": [(_title(own), _page(task), sentences[task]) for task, own in tasks.items()],
-        "table": overview_table(tasks),
+        "entries": entries,
+        "table": overview_table(others),
         "surroundings": surroundings(records),
         "quick": _quick(records),
     }
@@ -63,6 +72,19 @@ def _task_content(records: Sequence[Record], sentences: Sequence[str]) -> dict[s
         "notes": method_notes(records),
         "surroundings": surroundings(records),
         "quick": _quick(records),
+    }
+
+
+def _scaling_content(sizes: Mapping[str, Sequence[Record]]) -> dict[str, Any]:
+    records = [record for own in sizes.values() for record in own]
+    return {
+        "title": "How costs grow",
+        "words": records[0]["settings"]["task"]["words"],
+        "overview": OVERVIEW,
+        "pages": [(_title(own), _page(task)) for task, own in sizes.items()],
+        "surroundings": surroundings(records),
+        "quick": _quick(records),
+        **scaling_content(records),
     }
 
 

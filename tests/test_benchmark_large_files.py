@@ -23,10 +23,10 @@ def test_points_are_written_a_chunk_at_a_time_and_are_normal(tmp_path: Path) -> 
 def test_the_record_has_a_row_for_each_size(tmp_path: Path) -> None:
     main(["--rows", "500", "70000", "--results", str(tmp_path), "--busy"])
     record = read_record("large_files", directory=tmp_path)
-    memory = [row for row in record["figures"] if row["target"]]
+    memory = [row for row in record["figures"] if "MiB" in row["figure"]]
     assert [row["figure"].split(" points")[0] for row in memory] == [
         "ot-lift transport of 500",
         "ot-lift transport of 70,000",
     ]
-    assert all(100 < row["value"] < 1024 and row["met"] for row in memory)
+    assert all(100 < row["value"] < 1024 and row["target"] is None for row in memory)  # the goal is for more rows
     assert record["settings"]["alone"] is False

@@ -75,6 +75,8 @@ class Scripted(BaseMethod):
             raise ValueError(self.does["raise"])
         if "exit" in self.does:
             os._exit(self.does["exit"])
+        if "hold" in self.does:
+            self.held = bytearray(self.does["hold"])
         if "mark" in self.does:
             Path(self.does["mark"]).write_text(str(os.getpid()), encoding="ascii")
         if "print" in self.does:
@@ -126,12 +128,12 @@ def test_the_linear_map_wins_nothing_but_is_exact_between_gaussians() -> None:
     pair = GaussianPair(features=2, rows=4000, test_rows=200, budget_seconds=5.0)
     found = {one.name: run_cell(Cell(pair, one, 0, 1))["figures"] for one in (LinearMethod(), IdentityMethod())}
     assert found["linear"]["l2_uvp"] < 1 < found["identity"]["l2_uvp"]
-    assert found["linear"]["round_trip"] < 1e-10
+    assert found["linear"]["round_trip"] < 1e-10 and found["linear"]["invert_seconds"] > 0
 
 
 def test_equal_cells_give_equal_figures() -> None:
     first, second = (run_cell(cell())["figures"] for _ in range(2))
-    timed = {"fit_seconds", "fit_cpu_seconds", "transport_seconds", "peak_memory_bytes"}
+    timed = {"fit_seconds", "fit_cpu_seconds", "transport_seconds", "invert_seconds", "peak_memory_bytes"}
     assert {k: v for k, v in first.items() if k not in timed} == {k: v for k, v in second.items() if k not in timed}
 
 
@@ -159,6 +161,7 @@ def test_every_method_gets_the_threads_that_the_cell_says() -> None:
     [
         ({"raise": "no luck"}, "failed", "ValueError: no luck"),
         ({"exit": 3}, "failed", "exit code 3"),
+        ({"hold": 1 << 50}, "failed", "MemoryError"),
         ({"sleep": 30.0}, "timed out", "fit: ended after its limit of 0.3 seconds"),
     ],
 )

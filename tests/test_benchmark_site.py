@@ -14,6 +14,7 @@ from benchmark_records import record, seeds_of
 
 from benchmarks.site import write_site
 from benchmarks.site_plots import pareto_front
+from benchmarks.site_scaling import scaling_content, takeovers
 from benchmarks.site_tables import overview_table, task_table
 from benchmarks.site_words import verdict
 
@@ -145,6 +146,61 @@ def test_times_under_contention_are_marked_and_hollow(tmp_path: Path) -> None:
     text = (tmp_path / "t.html").read_text(encoding="utf-8")
     assert "Hollow: EMD, whose time was taken while other work shared the machine" in text
     assert "2 times marked" in text
+
+
+# --------------------------------------------------------------------------------------- scaling
+def scaled(method: str, costs: dict[tuple[int, int], float | None]) -> list[dict[str, Any]]:
+    """A record of each size (n, d) with that fit time; None is a failure."""
+    found = []
+    for (rows, features), cost in costs.items():
+        status = "timed out" if cost is None else "ok"
+        one = record(f"scaling-n{rows}-d{features}", method, 0, status=status, fit_seconds=cost or 0.0, l2_uvp=1.0)
+        one["settings"]["task"] |= {"rows": rows, "features": features, "uncapped": True}
+        found.append(one)
+    return found
+
+
+def growing() -> list[dict[str, Any]]:
+    """EMD grows quadratically and ends at n = 1,000; ours takes 5 seconds."""
+    sizes = [(10, 8), (100, 8), (1000, 8), (100, 2)]
+    return [
+        *scaled("EMD", dict(zip(sizes, [0.1, 10.0, None, 9.0], strict=True))),
+        *scaled("ot-lift", dict.fromkeys(sizes, 5.0)),
+    ]
+
+
+def test_slopes_and_takeovers_are_those_of_the_figures() -> None:
+    content = scaling_content(growing())
+    assert content["sentences"][:2] == [
+        "fit: from n = 100 on less for ot-lift than for EMD, which has no result at n = 1,000.",
+        "fit: less for ot-lift than for EMD at every size.",
+    ]
+    rows, features = content["sections"]
+    assert rows["title"] == "Growing n, points a side (d = 8)"
+    assert features["title"] == "Growing d, dimensions (n = 100)"
+    first = {row.name: [cell.text for cell in row.cells] for row in rows["table"].rows}
+    assert first == {"EMD": ["100", "2.00", "0.00"], "ot-lift": ["1,000", "0.00", "0.00"]}
+
+
+def test_a_peer_that_always_costs_less_is_said_to() -> None:
+    costs = {"ot-lift": {10: 5.0, 100: 5.0}, "linear": {10: 0.1, 100: 0.2}, "identity": {10: 0.0, 100: 0.0}}
+    told = takeovers(costs, {name: {10, 100} for name in costs}, "n", "fit")
+    assert told == ["fit: less for linear than for ot-lift up to the largest size."]
+
+
+def test_sizes_are_one_entry_of_the_overview_and_a_page(tmp_path: Path) -> None:
+    overview = write_site([*records(), *growing()], tmp_path).read_text(encoding="utf-8")
+    assert re.findall(r'href="([^"#:]+)"', overview) == ["gaussian-d2.html", "scaling.html"]
+    assert "scaling-n10" not in overview
+    page = (tmp_path / "scaling.html").read_text(encoding="utf-8")
+    assert page.count("<img") == 2 and page.count("<table") == 2
+    links = re.findall(r'href="(scaling-[^"]+)"', page)
+    assert sorted(links) == sorted(path.name for path in tmp_path.glob("scaling-*.html"))
+
+
+def test_without_a_time_that_counts_none_is_told() -> None:
+    busy = [one | {"timing": one["timing"] | {"contended": True}} for one in growing()]
+    assert scaling_content(busy)["sentences"] == ["No time counts: other work ran beside every cell."]
 
 
 # ------------------------------------------------------------------------------------ in a browser

@@ -10,5 +10,5 @@ from ot_lift.peers import EMDMethod
 
 
 def methods(task: Task) -> Iterable[Method]:
-    """At its default settings: at most 4,000 points a side."""
-    return [EMDMethod()]
+    """At its default settings: at most 4,000 points a side, where a task has a cap."""
+    return [EMDMethod(max_points=task.rows) if task.uncapped else EMDMethod()]

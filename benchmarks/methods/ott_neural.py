@@ -82,20 +82,18 @@ class OTTNeuralDualMethod(CentredMethod):
 
         source, target = map(jax.numpy.asarray, sides)
         features = source.shape[1]
-        networks = [
-            ICNN(
-                dim_data=features,
-                dim_hidden=self.settings["hidden_features"],
-                pos_weights=True,
-                gaussian_map_samples=pair,
-            )
-            for pair in ((source, target), (target, source))
-        ]
-        optimizers = [optax.adam(self.settings["learning_rate"], b1=0.5, b2=0.9) for _ in networks]
+        rate = self.settings["learning_rate"]
+
+        def network(home: Any, away: Any) -> ICNN:
+            hidden = self.settings["hidden_features"]
+            return ICNN(dim_data=features, dim_hidden=hidden, pos_weights=True, gaussian_map_samples=(home, away))
+
         return W2NeuralDual(
             features,
-            *networks,
-            *optimizers,
+            neural_f=network(source, target),
+            neural_g=network(target, source),
+            optimizer_f=optax.adam(rate, b1=0.5, b2=0.9),
+            optimizer_g=optax.adam(rate, b1=0.5, b2=0.9),
             num_train_iters=_NO_LIMIT_ON_STEPS,
             valid_freq=_NO_LIMIT_ON_STEPS,
             rng=jax.random.key(seed),

@@ -127,6 +127,7 @@ class Task(ABC):
         budget_seconds: wall-clock time of a fit.
         spend_budget: whether methods that could stop early are asked to use all of it.
         quick: whether it is a small version, for a first look.
+        uncapped: whether methods take all points, whatever that costs; of such tasks the cost is the question.
     """
 
     features: int
@@ -135,6 +136,7 @@ class Task(ABC):
     budget_seconds: float
     spend_budget: bool = False
     quick: bool = False
+    uncapped: bool = False
 
     @property
     @abstractmethod

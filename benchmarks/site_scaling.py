@@ -1,0 +1,183 @@
+"""How costs grow: slopes on logarithmic axes, and where one method takes over from another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks.methods import OURS
+from benchmarks.metrics import BY_KEY, by_method, mean_of
+from benchmarks.site_words import BASELINE
+from ot_lift.report_figures import Plot
+from ot_lift.report_tables import Cell, Column, Row, Table
+from ot_lift.report_theme import Theme, panels, plain_ticks, render
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Record = Mapping[str, Any]
+Series = dict[str, dict[int, float]]
+
+_AXES = {"rows": ("n", "points a side"), "features": ("d", "dimensions")}
+_COSTS = ("fit_seconds", "transport_seconds", "invert_seconds", "peak_memory_bytes", "l2_uvp")
+_RACES = ("fit_seconds", "peak_memory_bytes")
+
+
+def is_scaling(records: Sequence[Record]) -> bool:
+    """Whether a task's records are of one size among several."""
+    return bool(records[0]["settings"]["task"].get("uncapped"))
+
+
+def scaling_content(records: Sequence[Record]) -> dict[str, Any]:
+    """Sentences, tables and plots of the records of all sizes, for the site's template."""
+    sentences, sections = [], []
+    for axis, (symbol, words) in _AXES.items():
+        own, others = along(records, axis)
+        if len({_size(record, axis) for record in own}) < 2:
+            continue
+        tried = _tried(own, axis)
+        costs = {key: found for key in _COSTS if (found := series(own, axis, key))}
+        for key in _RACES:
+            if key in costs:
+                sentences += takeovers(costs[key], tried, symbol, BY_KEY[key].title)
+        sections.append(
+            {
+                "key": axis,
+                "title": f"Growing {symbol}, {words} ({others})",
+                "table": slope_table(costs, tried),
+                "plot": _plot(costs, axis, symbol),
+            }
+        )
+    return {"sentences": sentences or ["No time counts: other work ran beside every cell."], "sections": sections}
+
+
+def _size(record: Record, axis: str) -> int:
+    return int(record["settings"]["task"][axis])
+
+
+def along(records: Sequence[Record], axis: str) -> tuple[list[Record], str]:
+    """The records of one line of sizes: all those whose other size is the one with the most sizes, and that in words.
+
+    Args:
+        records: Of all sizes.
+        axis: "rows" or "features".
+    """
+    other = "features" if axis == "rows" else "rows"
+    lines: dict[int, list[Record]] = {}
+    for record in records:
+        lines.setdefault(_size(record, other), []).append(record)
+    fixed = max(lines, key=lambda size: len({_size(record, axis) for record in lines[size]}))
+    return lines[fixed], f"{_AXES[other][0]} = {fixed:,}"
+
+
+def _tried(records: Iterable[Record], axis: str) -> dict[str, set[int]]:
+    """Sizes that each method was run on, whatever came of it."""
+    found: dict[str, set[int]] = {}
+    for record in records:
+        found.setdefault(record["method"], set()).add(_size(record, axis))
+    return found
+
+
+def series(records: Sequence[Record], axis: str, key: str) -> Series:
+    """A figure's mean over seeds by method and size; times that do not count are left out."""
+    found: Series = {}
+    for size in sorted({_size(record, axis) for record in records}):
+        for name, values in by_method([record for record in records if _size(record, axis) == size], key).items():
+            found.setdefault(name, {})[size] = mean_of(values)
+    return found
+
+
+def slope(values: Mapping[int, float]) -> float | None:
+    """Least-squares slope of the logarithm over the largest three sizes; None with fewer than two positive values.
+
+    Example:
+        >>> round(slope({10: 1.0, 100: 100.0, 1000: 10_000.0}), 6)
+        2.0
+    """
+    points = [(size, values[size]) for size in sorted(values)[-3:] if values[size] > 0]
+    if len(points) < 2:
+        return None
+    logarithms = np.log(np.array(points, dtype=float))
+    return float(np.polyfit(logarithms[:, 0], logarithms[:, 1], 1)[0])
+
+
+def takeovers(costs: Series, tried: Mapping[str, set[int]], symbol: str, title: str) -> list[str]:
+    """From where on ours costs less than each peer; a peer that has not ended at a size costs more there.
+
+    Args:
+        costs: By method and size.
+        tried: Sizes by method, with those that it did not end well on.
+        symbol: Of the size.
+        title: Of the cost.
+
+    Example:
+        >>> costs = {"ot-lift": {10: 5.0, 100: 5.0, 1000: 6.0}, "EMD": {10: 1.0, 100: 9.0}}
+        >>> takeovers(costs, {"ot-lift": {10, 100, 1000}, "EMD": {10, 100, 1000}}, "n", "fit")
+        ['fit: from n = 100 on less for ot-lift than for EMD, which has no result at n = 1,000.']
+    """
+    ours = costs.get(OURS, {})
+    told = []
+    for peer, own in costs.items():
+        if peer.startswith(OURS) or peer == BASELINE:
+            continue
+        sizes = sorted(tried[peer] & ours.keys())
+        without = [size for size in sizes if size not in own]
+        least = None
+        for size in reversed(sizes):
+            if own.get(size, np.inf) <= ours[size]:
+                break
+            least = size
+        where = f", which has no result at {symbol} = {', '.join(f'{size:,}' for size in without)}" if without else ""
+        if least is None:
+            told.append(f"{title}: less for {peer} than for {OURS} up to the largest size{where}.")
+        elif least == sizes[0]:
+            told.append(f"{title}: less for {OURS} than for {peer} at every size{where}.")
+        else:
+            told.append(f"{title}: from {symbol} = {least:,} on less for {OURS} than for {peer}{where}.")
+    return told
+
+
+def slope_table(costs: Mapping[str, Series], tried: Mapping[str, set[int]]) -> Table:
+    """Slopes by method and cost, with the largest size that ended well beside the largest tried."""
+    rows = []
+    for name, sizes in tried.items():
+        ended = {size for found in costs.values() for size in found.get(name, {})}
+        most = max(ended, default=0)
+        cells = [Cell(f"{most:,}" if ended else "–", most, small=f"of {max(sizes):,}")]
+        for found in costs.values():
+            value = slope(found.get(name, {}))
+            cells.append(Cell("–") if value is None else Cell(f"{round(value, 2) + 0.0:.2f}", value))
+        rows.append(Row(name, name.startswith(OURS), tuple(cells)))
+    headings = [Column(BY_KEY[key].title, "slope") for key in costs]
+    return Table((Column("method", sorted=True), Column("largest size", "that ended well"), *headings), tuple(rows))
+
+
+def _plot(costs: Mapping[str, Series], axis: str, symbol: str) -> Plot:
+    return Plot(
+        f"costs-{axis}",
+        f"Costs over {symbol}",
+        "Means over seeds; a line that ends early is a method that ran out of time or memory.",
+        f"Costs by method over {symbol}, logarithmic axes.",
+        render(lambda theme: _draw(costs, symbol, theme)),
+    )
+
+
+def _draw(costs: Mapping[str, Series], symbol: str, theme: Theme) -> Figure:
+    figure, axes = panels(len(costs), theme, height=3.4, across=2)
+    order = list(dict.fromkeys(name for found in costs.values() for name in found))
+    for (key, found), panel in zip(costs.items(), axes, strict=True):
+        for name, own in found.items():
+            points = np.array([(size, value) for size, value in sorted(own.items()) if value > 0]).reshape(-1, 2)
+            colour = theme.colour(name, OURS, order)
+            panel.plot(*points.T, "o-", color=colour, markersize=4, linewidth=2 if name == OURS else 1.2, label=name)
+        panel.set(xscale="log", yscale="log", xlabel=symbol, title=_title(key))
+        plain_ticks(panel.yaxis)
+    axes[0].legend(fontsize=8, frameon=False, labelcolor=theme.muted)
+    return figure
+
+
+def _title(key: str) -> str:
+    units = {"peak_memory_bytes": "bytes", "l2_uvp": "%"}
+    return f"{BY_KEY[key].title}, {units.get(key, 's')}"
