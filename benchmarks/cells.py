@@ -8,11 +8,12 @@ import json
 import re
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -34,9 +35,89 @@ _DRAWN_POINTS = 300  # in two dimensions, kept for the pictures
 _CURVE_ROWS = 100
 
 
+class Asked(Protocol):
+    """The task of a cell, as the runner sees it."""
+
+    @property
+    def name(self) -> str:
+        """Unique; the first folder of the record."""
+
+    def settings(self) -> dict[str, Any]:
+        """All that decides the problem besides the seed, as JSON types; with `title` and `words` for people."""
+
+
+class Tried(Protocol):
+    """The method of a cell, as the runner sees it."""
+
+    @property
+    def name(self) -> str:
+        """Unique among the task's methods; the second folder of the record."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """All that decides what it does, as JSON types."""
+
+
 @dataclass(frozen=True)
-class Cell:
-    """A task, a method and a seed.
+class BaseCell(ABC):
+    """What the runner knows of a cell of any kind.
+
+    Attributes:
+        task: what is asked.
+        method: what is tried.
+        seed: of all that is random.
+        threads: that the cell may use.
+    """
+
+    task: Asked
+    method: Tried
+    seed: int
+    threads: int
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that decides the result besides seed, machine and code."""
+        return {"task": self.task.settings(), "method": dict(self.method.settings), "threads": self.threads}
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of names, seed and settings: a record with another one is out of date."""
+        decides = [RECORD_FORMAT, self.task.name, self.method.name, self.seed, self.settings]
+        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def path(self) -> Path:
+        """Of its record within a folder of records."""
+        return Path(self.task.name, re.sub(r"[^\w.-]+", "-", self.method.name), f"{self.seed}.json")
+
+    @property
+    def label(self) -> str:
+        """For people."""
+        return f"{self.task.name} × {self.method.name}, seed {self.seed}"
+
+    @property
+    def stage(self) -> int:
+        """Cells of an earlier stage have all ended before those of a later one begin."""
+        return 0
+
+    @property
+    @abstractmethod
+    def alone(self) -> bool:
+        """Whether nothing may run beside it."""
+
+    @abstractmethod
+    def run(self, out: Path, *, together: bool = False) -> dict[str, Any]:
+        """The record; whatever happens to the cell is in it.
+
+        Args:
+            out: Folder of the records, for a cell that needs another's.
+            together: Whether the caller runs other cells at the same time; its times are then marked.
+        """
+
+
+@dataclass(frozen=True)
+class Cell(BaseCell):
+    """A map between two datasets: a task, a method and a seed.
 
     Attributes:
         task: gives data and budget.
@@ -58,30 +139,13 @@ class Cell:
     threads: int
 
     @property
-    def settings(self) -> dict[str, Any]:
-        """All that decides the result besides seed, machine and code."""
-        return {"task": self.task.settings(), "method": dict(self.method.settings), "threads": self.threads}
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of names, seed and settings: a record with another one is out of date."""
-        decides = [RECORD_FORMAT, self.task.name, self.method.name, self.seed, self.settings]
-        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
-
-    @property
-    def path(self) -> Path:
-        """Of its record within a folder of records."""
-        return Path(self.task.name, re.sub(r"[^\w.-]+", "-", self.method.name), f"{self.seed}.json")
-
-    @property
     def alone(self) -> bool:
         """Whether nothing may run beside it: a fit that ends on its budget is worse on a busy machine."""
         return self.method.keeps_budget
 
-    @property
-    def label(self) -> str:
-        """For people."""
-        return f"{self.task.name} × {self.method.name}, seed {self.seed}"
+    def run(self, out: Path, *, together: bool = False) -> dict[str, Any]:
+        """See `run_cell`."""
+        return run_cell(self, together=together)
 
 
 def run_cell(cell: Cell, *, together: bool = False) -> dict[str, Any]:
@@ -111,7 +175,9 @@ def run_cell(cell: Cell, *, together: bool = False) -> dict[str, Any]:
         status, found = "timed out", {"reason": str(stop), "usage": stop.usage}
     except Exception as error:  # whatever happens to a cell is its record, and the others go on
         status, found = "failed", {"reason": f"{type(error).__name__}: {error}"}
-    return _record(cell, status, found, details, together=together, seconds=time.perf_counter() - began)
+    figures = {name: found[name] for name in _MEASURED if found.get(name) is not None}
+    details |= _more(found)
+    return make_record(cell, status, found, figures, details, together=together, seconds=time.perf_counter() - began)
 
 
 @functools.lru_cache(maxsize=1)  # cells come sorted by task and seed
@@ -153,16 +219,39 @@ _MEASURED = (
 )
 
 
-def _record(
-    cell: Cell, status: str, found: Mapping[str, Any], details: dict[str, Any], *, together: bool, seconds: float
-) -> dict[str, Any]:
-    usage: Usage | None = found.get("usage")
+def _more(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Curves and texts behind the figures."""
     curve = found.get("curve") or []
     step = -(-len(curve) // _CURVE_ROWS) or 1
-    details |= {"curve": [*curve[:-1:step], curve[-1]]} if curve else {}
+    details: dict[str, Any] = {"curve": [*curve[:-1:step], curve[-1]]} if curve else {}
     details |= {name: found[name] for name in ("stop_reason", "certificate", "w2_squared_basis") if found.get(name)}
     if interval := found.get("transport_seconds_range"):
         details["transport_seconds_range"] = interval
+    return details
+
+
+def make_record(
+    cell: BaseCell,
+    status: str,
+    found: Mapping[str, Any],
+    figures: Mapping[str, Any],
+    details: Mapping[str, Any],
+    *,
+    together: bool,
+    seconds: float,
+) -> dict[str, Any]:
+    """The record of a cell of any kind.
+
+    Args:
+        cell: What was run.
+        status: "ok", "failed" or "timed out".
+        found: `reason`, `usage`, `notes` and `messages`, those that there are.
+        figures: By name; left out where the cell did not end well.
+        details: Curves and tables behind the figures, JSON types.
+        together: Whether other cells ran at the same time.
+        seconds: Wall-clock time of the whole cell.
+    """
+    usage: Usage | None = found.get("usage")
     surroundings = here()
     record = {
         "format": RECORD_FORMAT,
@@ -173,7 +262,7 @@ def _record(
         "settings": cell.settings,
         "status": status,
         "reason": found.get("reason", ""),
-        "figures": {name: found[name] for name in _MEASURED if found.get(name) is not None} if status == "ok" else {},
+        "figures": dict(figures) if status == "ok" else {},
         "timing": {
             "wall_seconds": seconds,
             "cpu_seconds": usage and usage.cpu_seconds,
@@ -184,7 +273,7 @@ def _record(
         },
         "notes": list(found.get("notes", ())),
         "messages": list(found.get("messages", ())),
-        "details": details,
+        "details": dict(details),
         **surroundings,
         "machine": surroundings["machine"] | {"threads": cell.threads},
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -35,7 +34,8 @@ Out = Annotated[
 
 @app.command("list")
 def list_(data: Data = None, quick: Quick = False) -> None:
-    """Show every task and method, and what is missing for the others."""
+    """Show every task, method and experiment, and what is missing for the others."""
+    from benchmarks.experiments import find_experiments
     from benchmarks.methods import find_methods
     from benchmarks.tasks import Options, find_tasks
 
@@ -50,6 +50,9 @@ def list_(data: Data = None, quick: Quick = False) -> None:
     typer.echo("methods:")
     for name in methods:
         typer.echo(f"  {name}")
+    typer.echo("experiments of the paper:")
+    for experiment in find_experiments():
+        typer.echo(f"  {experiment.name}: {experiment.title}; seeds {', '.join(map(str, experiment.seeds))}")
     for line in missing:
         typer.echo(f"not here: {line}")
 
@@ -58,12 +61,17 @@ def list_(data: Data = None, quick: Quick = False) -> None:
 def run(
     names: Annotated[
         list[str] | None,
-        typer.Argument(help="Tasks, families of tasks and methods; by default all.", metavar="[NAME]…"),
+        typer.Argument(
+            help="Tasks, families of tasks and methods, by default all; or the paper's experiments.", metavar="[NAME]…"
+        ),
     ] = None,
     data: Data = None,
     seeds: Annotated[
         str | None,
-        typer.Option(help="Of data and fits, with commas; by default 0,1,2, with --quick 0.", metavar="0,1,…"),
+        typer.Option(
+            help="Of data and fits, with commas; by default 0,1,2 or the experiment's own, with --quick 0.",
+            metavar="0,1,…",
+        ),
     ] = None,
     jobs: Annotated[
         int | None,
@@ -74,7 +82,7 @@ def run(
         str | None, typer.Option(help="A Dask scheduler, whose workers run the cells.", metavar="ADDRESS")
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(help="Of every method; by default those of the machine.", min=1)
+        int | None, typer.Option(help="Of every method; by default those of the machine, in an experiment one.", min=1)
     ] = None,
     quick: Quick = False,
     out: Out = None,
@@ -88,12 +96,8 @@ def run(
     if cluster and find_spec("distributed") is None:
         raise typer.BadParameter("Dask is not installed; pip install distributed", param_hint="--cluster")
     folder = _records_folder(out, quick)
-    cells, missing = runner.chosen_cells(
-        names or [],
-        Options(data, quick),
-        seeds=_numbers(seeds or ("0" if quick else "0,1,2")),
-        threads=threads or _threads(),
-    )
+    asked = _numbers(seeds) if seeds else None
+    cells, missing = runner.asked_cells(names or [], Options(data, quick), seeds=asked, threads=threads)
     plan = runner.Plan.of(cells, folder, retry=retry, again=again)
     for line in missing:
         typer.echo(f"not here: {line}", err=True)
@@ -107,7 +111,7 @@ def run(
         typer.echo("interrupted: cells that had ended are kept, the same command goes on from here", err=True)
         raise typer.Exit(130) from None
     bad = sum(record["status"] != "ok" for record in records)
-    typer.echo(f"{len(records)} cells run, {bad} of them without a map, {len(plan.finished)} were there: {folder}")
+    typer.echo(f"{len(records)} cells run, {bad} of them failed, {len(plan.finished)} were there: {folder}")
 
 
 @app.command()
@@ -157,12 +161,6 @@ def _numbers(text: str) -> list[int]:
     if not found or min(found) < 0:
         raise typer.BadParameter(f"expected whole numbers of 0 or more with commas, got {text!r}", param_hint="--seeds")
     return list(dict.fromkeys(found))
-
-
-def _threads() -> int:
-    """What the environment asks for, else every core."""
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    return int(asked) if asked.isdigit() and int(asked) else os.cpu_count() or 1
 
 
 @contextmanager

@@ -59,7 +59,7 @@ class Metric:
     @property
     def race(self) -> bool:
         """Whether it is won without a map: a method that does nothing takes no part."""
-        return self.key not in ("l2_uvp", "cosine", "misread", "energy", "sliced_w2")
+        return self.key not in ("l2_uvp", "cosine", "misread", "energy", "sliced_w2", "total_variation")
 
 
 METRICS = (
@@ -71,6 +71,10 @@ METRICS = (
     Metric(
         *("misread", "misread", share, -1, 0.05, 1e-3),
         note="Share of target points whose class is not that of the nearest transported source point.",
+    ),
+    Metric(
+        *("total_variation", "total variation", number, -1, 0.1, 1e-4),
+        note="½∫|p − q| between the true density and the fitted one.",
     ),
     Metric(
         *("energy", "energy distance", number, -1),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 
 import joblib
 
-from benchmarks.cells import Cell, check_record, run_cell
+from benchmarks.cells import BaseCell, Cell, check_record
+from benchmarks.experiments import EXPERIMENTS, experiment_cells
 from benchmarks.methods import find_methods
 from benchmarks.tasks import Options, Task, find_tasks
 from ot_lift.errors import DataError
@@ -31,12 +33,12 @@ class Plan:
         outdated: how many of those waiting have a record with other settings, which will be replaced.
     """
 
-    waiting: tuple[Cell, ...]
-    finished: tuple[Cell, ...]
+    waiting: tuple[BaseCell, ...]
+    finished: tuple[BaseCell, ...]
     outdated: int
 
     @classmethod
-    def of(cls, cells: Iterable[Cell], out: Path, *, retry: bool = False, again: bool = False) -> Plan:
+    def of(cls, cells: Iterable[BaseCell], out: Path, *, retry: bool = False, again: bool = False) -> Plan:
         """Look for records.
 
         Args:
@@ -87,7 +89,8 @@ def chosen_cells(
     if unknown := [name for name in names if name not in known | known_methods]:
         raise DataError(
             f"expected names of tasks or methods, got {', '.join(map(repr, unknown))}; there are "
-            f"{', '.join(sorted(known | known_methods))}" + "".join(f"; not available: {line}" for line in missing)
+            f"{', '.join(sorted(known | known_methods | set(EXPERIMENTS)))}"
+            + "".join(f"; not available: {line}" for line in missing)
         )
     wanted, wanted_methods = set(names) & known or known, set(names) & known_methods or known_methods
     cells = [
@@ -101,6 +104,42 @@ def chosen_cells(
     return cells, missing
 
 
+def asked_cells(
+    names: Sequence[str], options: Options, *, seeds: Sequence[int] | None, threads: int | None
+) -> tuple[list[BaseCell], list[str]]:
+    """The cells of experiments and of tasks that names stand for; without a name, those of every task.
+
+    Args:
+        names: Of experiments and parts of them, of tasks, families of tasks and methods.
+        options: What tasks are built from.
+        seeds: Of data and fits; None for 0, 1 and 2 or the experiment's own, with a quick run for 0.
+        threads: Of every method; None for those of the machine, in an experiment for one.
+
+    Returns:
+        The cells, and sentences on what is not available here.
+
+    Raises:
+        DataError: A name is unknown.
+
+    Example:
+        >>> cells, _ = asked_cells(["gallery1d-beta-paper", "lift"], Options(), seeds=[0], threads=None)
+        >>> [cell.label for cell in cells]
+        ['gallery1d-beta-paper × lift, seed 0']
+    """
+    own, rest = experiment_cells(names, options, seeds=seeds, threads=threads)
+    if own and not rest:
+        return [*own], []
+    asked = seeds if seeds is not None else (0,) if options.quick else (0, 1, 2)
+    cells, missing = chosen_cells(rest, options, seeds=asked, threads=threads or _threads())
+    return [*own, *cells], missing
+
+
+def _threads() -> int:
+    """What the environment asks for, else every core."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return int(asked) if asked.isdigit() and int(asked) else os.cpu_count() or 1
+
+
 def _family(task: Task) -> str:
     return task.name.partition("-")[0]
 
@@ -112,7 +151,7 @@ def run(
     jobs: int | None = 1,
     backend: str | None = None,
     cluster: str | None = None,
-    tell: Callable[[Cell, Record], None] = lambda cell, record: None,
+    tell: Callable[[BaseCell, Record], None] = lambda cell, record: None,
 ) -> list[Record]:
     """Run what a plan waits for; the record of a cell is on disk as soon as the cell ends.
 
@@ -130,13 +169,12 @@ def run(
     Returns:
         The new records.
     """
-    together = [cell for cell in plan.waiting if not cell.alone]
-    alone = [cell for cell in plan.waiting if cell.alone]
     records = []
     with _backend(backend, cluster):
-        several = len(together) > 1 and _at_once(jobs) > 1
-        for cells, at_once in ((together, "2 * n_jobs"), (alone, 1)):
-            for place, record in _ended(cells, jobs, at_once, together=several and cells is together):
+        for stage, alone in sorted({(cell.stage, cell.alone) for cell in plan.waiting}):
+            cells = [cell for cell in plan.waiting if (cell.stage, cell.alone) == (stage, alone)]
+            together = not alone and len(cells) > 1 and _at_once(jobs) > 1
+            for place, record in _ended(cells, out, jobs, 1 if alone else "2 * n_jobs", together=together):
                 write_cell(out / cells[place].path, record)
                 records.append(record)
                 tell(cells[place], record)
@@ -151,12 +189,12 @@ def _backend(backend: str | None, cluster: str | None) -> contextlib.AbstractCon
 
 
 def _ended(
-    cells: Sequence[Cell], jobs: int | None, at_once: str | int, *, together: bool
+    cells: Sequence[BaseCell], out: Path, jobs: int | None, at_once: str | int, *, together: bool
 ) -> Iterator[tuple[int, Record]]:
     """Records in the order in which cells end, each with its cell's place; `at_once` of them are handed out."""
     pool = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1, pre_dispatch=at_once)
     found: Iterator[tuple[int, Record]] = pool(
-        joblib.delayed(_numbered)(place, cell, together) for place, cell in enumerate(cells)
+        joblib.delayed(_numbered)(place, cell, out, together) for place, cell in enumerate(cells)
     )
     return found
 
@@ -166,8 +204,8 @@ def _at_once(jobs: int | None) -> int:
     return int(joblib.effective_n_jobs(joblib.Parallel(n_jobs=jobs).n_jobs))
 
 
-def _numbered(place: int, cell: Cell, together: bool) -> tuple[int, Record]:
-    return place, run_cell(cell, together=together)
+def _numbered(place: int, cell: BaseCell, out: Path, together: bool) -> tuple[int, Record]:
+    return place, cell.run(out, together=together)
 
 
 # ------------------------------------------------------------------------------------- records

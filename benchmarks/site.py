@@ -9,6 +9,7 @@ from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PackageLoader, StrictUndefined
 
+from benchmarks.experiments import Page, find_experiment
 from benchmarks.metrics import METRICS, by_method
 from benchmarks.site_plots import task_plots
 from benchmarks.site_scaling import is_scaling, scaling_content
@@ -34,9 +35,15 @@ def write_site(records: Sequence[Record], folder: Path) -> Path:
         The overview's path.
     """
     tasks: dict[str, list[Record]] = {}
+    experiments: dict[str, list[Record]] = {}
     for record in records:
-        tasks.setdefault(record["task"], []).append(record)
+        name = record["settings"]["task"].get("experiment")
+        (experiments if name else tasks).setdefault(name or record["task"], []).append(record)
     templates = _environment()
+    pages = {name: find_experiment(name).page(own) for name, own in experiments.items()}
+    for name, own in experiments.items():
+        content = _experiment_content(name, own, pages[name])
+        _write(folder / _page(name), templates.get_template("experiment.html.j2").render(content))
     sentences = {task: verdict(own) for task, own in tasks.items()}
     for task, own in tasks.items():
         content = _task_content(own, sentences[task])
@@ -50,7 +57,8 @@ def write_site(records: Sequence[Record], folder: Path) -> Path:
         entries.append((content["title"], _page(SCALING), content["sentences"]))
     overview = {
         "title": "Maps compared",
-        "entries": entries,
+        "entries": entries
+        + [(find_experiment(name).title, _page(name), page.sentences) for name, page in pages.items()],
         "table": overview_table(others),
         "surroundings": surroundings(records),
         "quick": _quick(records),
@@ -85,6 +93,23 @@ def _scaling_content(sizes: Mapping[str, Sequence[Record]]) -> dict[str, Any]:
         "surroundings": surroundings(records),
         "quick": _quick(records),
         **scaling_content(records),
+    }
+
+
+def _experiment_content(name: str, records: Sequence[Record], page: Page) -> dict[str, Any]:
+    experiment = find_experiment(name)
+    return {
+        "title": experiment.title,
+        "words": experiment.words,
+        "overview": OVERVIEW,
+        "sentences": page.sentences,
+        "tables": page.tables,
+        "metrics": page.metrics,
+        "plots": page.plots,
+        "settings": task_settings(records),
+        "notes": method_notes(records),
+        "surroundings": surroundings(records),
+        "quick": _quick(records),
     }
 
 

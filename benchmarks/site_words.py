@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.methods import OURS
-from benchmarks.metrics import Metric, by_method, figure_of, level_of, mean_of, quality_of
+from benchmarks.metrics import Metric, by_method, level_of, mean_of, quality_of
 from benchmarks.ranks import Standing, standings
 from ot_lift.report_words import names, number, seconds
 
@@ -15,6 +15,11 @@ Record = Mapping[str, Any]
 
 BASELINE = "identity"  # it does nothing, so it wins no race
 _MATTERS = 0.01  # of the target's spread: where points land nearer than this to each other, the maps are one in use
+
+_FAIR = (
+    "Every method gets the same points, the same budget and the same threads; a method without a budget of its own "
+    "is ended at the budget and its cell says so. Points that judge were seen by no fit."
+)
 
 
 def places(records: Sequence[Record]) -> dict[str, Standing]:
@@ -146,17 +151,16 @@ def surroundings(records: Sequence[Record]) -> list[str]:
     revisions = dict.fromkeys(str(record["revision"]) for record in records)
     dates = sorted(record["date"][:10] for record in records)
     contended = sum(bool(record["timing"]["contended"]) for record in records)
-    timed = sum(figure_of(record, "energy") is not None for record in records)
+    well = sum(record["status"] == "ok" for record in records)
     span = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
     return [
-        f"{len(records)} cells, {timed} of which ended well; seeds {', '.join(_seeds(records))}; {span}.",
+        f"{len(records)} cells, {well} of which ended well; seeds {', '.join(_seeds(records))}; {span}.",
         *machines,
         f"Code at {names(list(revisions))}.",
         f"Times of {contended} cells are marked and left out: other work shared the machine."
         if contended
         else "Nothing ran beside a cell that was timed, as far as the system tells.",
-        "Every method gets the same points, the same budget and the same threads; a method without a budget of its own "
-        "is ended at the budget and its cell says so. Points that judge were seen by no fit.",
+        *([_FAIR] if any("experiment" not in record["settings"]["task"] for record in records) else []),
     ]
 
 

@@ -1,0 +1,159 @@
+"""Log-concave energies on the line and the ways to keep their weights non-negative, the same in every experiment.
+
+The model is p(x) = exp(−E(x))/Z on the target's interval, E an input-convex network with 0.02·x²/2 in it. It is fitted
+by the forward Kullback–Leibler divergence: the mean of E over a batch plus log Z by quadrature.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks.experiments.densities1d import GRID_POINTS, Array, Target, kullback_leibler, normalised, total_variation
+from ot_lift import ICNN, Lift
+from ot_lift.constrained import Constrained
+from ot_lift.positivity import ADMM, marked_parameters
+
+TRAINING_POINTS, VALIDATION_POINTS = 200_000, 20_000
+BATCH = 256
+WIDTH, LAYERS, STRONG_CONVEXITY = 128, 3, 0.02
+ENERGY: Mapping[str, Any] = {"sharpness": 1.0, "squared": False, "strong_convexity": STRONG_CONVEXITY}
+LIFT: Mapping[str, Any] = {
+    "emit": "all",
+    "slack": -2.0,
+    "readout": "sum",
+    "readout_std": 0.1,
+    "summary_features": (64, 64),
+    "code_features": 96,
+}
+
+
+def energy(seed: int, width: int = WIDTH) -> ICNN:
+    """A fresh network, `(n, 1)` to `(n,)`.
+
+    Example:
+        >>> sum(parameter.numel() for parameter in energy(0).parameters())
+        33667
+    """
+    return ICNN(1, (width,) * LAYERS, generator=torch.Generator().manual_seed(seed), **ENERGY)
+
+
+def lifted(network: ICNN, seed: int, **options: Any) -> Lift:
+    """The lift as the paper sets it up for energies; `options` in place of its own."""
+    return Lift(network, features=1, generator=torch.Generator().manual_seed(seed), **{**LIFT, **options})
+
+
+@functools.cache
+def wide_width() -> int:
+    """The width at which a network has about as many trained parameters as the lift of the narrow one.
+
+    Example:
+        >>> width = wide_width()
+        >>> wide = sum(parameter.numel() for parameter in energy(0, width).parameters())
+        >>> trained = sum(one.numel() for one in lifted(energy(0), 0).parameters() if one.requires_grad)
+        >>> abs(wide / trained - 1) < 1e-3
+        True
+    """
+    lift = lifted(energy(0), 0)
+    trained = sum(parameter.numel() for parameter in lift.parameters() if parameter.requires_grad)
+    middle = 2 * LAYERS + 1  # input weights and biases of every layer, and the readout, are one column of numbers each
+    squares = LAYERS - 1
+    return round((-middle + math.sqrt(middle**2 + 4 * squares * trained)) / (2 * squares))
+
+
+def _admm(schedule: str) -> Callable[[int], Constrained]:
+    return lambda seed: Constrained(energy(seed), lambda: ADMM(10.0, schedule))
+
+
+MODELS: Mapping[str, Callable[[int], Constrained]] = {
+    "lift": lambda seed: lifted(energy(seed), seed),
+    "softplus": lambda seed: Constrained(energy(seed), "softplus"),
+    "projection": lambda seed: Constrained(energy(seed), "projection"),
+    "ADMM fixed": _admm("fixed"),
+    "ADMM balanced": _admm("balanced"),
+    "ADMM doubling": _admm("doubling"),
+    "wide softplus": lambda seed: Constrained(energy(seed, wide_width()), "softplus"),
+}
+
+
+@dataclass(frozen=True)
+class Data:
+    """Points of one target and seed, float32, with the quadrature.
+
+    Attributes:
+        target: where they are from.
+        training: `(200,000, 1)`.
+        validation: `(20,000, 1)`.
+        nodes: of the quadrature, `(256, 1)`.
+        log_weights: `(256,)`.
+    """
+
+    target: Target
+    training: Tensor
+    validation: Tensor
+    nodes: Tensor
+    log_weights: Tensor
+
+    @classmethod
+    def drawn(
+        cls, target: Target, seed: int, *, points: int = TRAINING_POINTS, validation: int = VALIDATION_POINTS
+    ) -> Data:
+        """Independent points; equal seeds give equal points."""
+        rng = np.random.default_rng(seed)
+        training, held_out = (_column(target.sample(count, rng)) for count in (points, validation))
+        nodes, log_weights = target.quadrature()
+        return cls(target, training, held_out, _column(nodes), torch.from_numpy(log_weights).float())
+
+    def batches(self, seed: int, size: int = BATCH) -> Callable[[], Tensor]:
+        """Draws `(size, 1)` of the training points, with replacement."""
+        generator = torch.Generator().manual_seed(seed)
+        return lambda: self.training[torch.randint(len(self.training), (size,), generator=generator)]
+
+    def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
+        """Mean of E over the batch plus log Z, in nats."""
+        energies: Tensor = model(torch.cat([batch, self.nodes]))
+        return energies[: len(batch)].mean() + torch.logsumexp(self.log_weights - energies[len(batch) :], 0)
+
+    @torch.no_grad()
+    def held_out(self, model: Constrained) -> float:
+        """The same over the validation points, at the weights of the whole training split."""
+        plain = model.bake(self.training).double()
+        exact = replace(self, nodes=self.nodes.double(), log_weights=self.log_weights.double())
+        return float(exact.loss(plain, self.validation.double()))
+
+    @torch.no_grad()
+    def density(self, model: Constrained) -> tuple[Array, Array, list[Tensor]]:
+        """Grid and density on it, `(8,000,)` each, float64, and the constrained weights.
+
+        A lift's weights are emitted once, from the whole training split.
+        """
+        plain = model.bake(self.training).double()
+        grid = self.target.grid()
+        energies: Array = plain(torch.from_numpy(grid)[:, None]).numpy()
+        return grid, normalised(-energies, grid), [weight.detach() for weight in marked_parameters(plain).values()]
+
+
+def gaussian_density(data: Data) -> tuple[Array, Array]:
+    """Grid and the density of the Gaussian with the training points' mean and variance, on the interval."""
+    grid = data.target.grid(GRID_POINTS)
+    values = data.training.double()
+    return grid, normalised(-((grid - float(values.mean())) ** 2) / (2 * float(values.var())), grid)
+
+
+def divergences(density: Array, grid: Array, target: Target) -> dict[str, float]:
+    """Figures of a density on the grid."""
+    return {
+        "total_variation": total_variation(density, target, grid),
+        "kullback_leibler": kullback_leibler(density, target, grid),
+    }
+
+
+def _column(values: Array) -> Tensor:
+    return torch.from_numpy(values).float()[:, None]
