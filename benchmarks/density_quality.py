@@ -141,7 +141,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--dimensions", type=int, nargs="*", default=[2, 8, 21], help="of the Gaussians")
     parser.add_argument("--sets", nargs="*", choices=list(PLANAR), default=list(PLANAR), help="in the plane")
-    parser.add_argument("--seconds", type=float, default=120.0, help="of every fit in the plane")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of every fit in the plane")
     options = parser.parse_args()
     if "gaussian" in options.parts:
         gaussian_part(options.seeds, options.dimensions)

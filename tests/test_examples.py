@@ -22,6 +22,9 @@ HOLDS: dict[str, Callable[[dict[str, Any]], bool]] = {
     "lift_your_own_network": lambda left: (
         left["loss"].item() < 0.2 and left["smallest"] >= 0 and isinstance(left["plain"], nn.Module)
     ),
+    "log_concave_density": lambda left: (
+        abs(left["truth"] - left["score"]) < 0.03 and abs(left["ratio"] / left["exact"] - 1) < 0.2
+    ),
     "pipeline": lambda left: left["scores"][200] > left["scores"][10] and np.abs(left["back"] - left["X"]).max() < 0.1,
     "posterior_map": lambda left: left["verdict"] == "good" and left["error"] < 0.1,
     "pot_port": lambda left: left["errors"]["BrenierMap"] < 0.5 * left["errors"]["LinearTransport"],
