@@ -12,7 +12,7 @@ from benchmarks.metrics import BY_KEY, by_method, mean_of
 from benchmarks.site_words import BASELINE
 from ot_lift.report_figures import Plot
 from ot_lift.report_tables import Cell, Column, Row, Table
-from ot_lift.report_theme import Theme, panels, plain_ticks, render
+from ot_lift.report_theme import Theme, legend, panels, plain_ticks, render
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,6 +23,13 @@ Series = dict[str, dict[int, float]]
 _AXES = {"rows": ("n", "points a side"), "features": ("d", "dimensions")}
 _COSTS = ("fit_seconds", "transport_seconds", "invert_seconds", "peak_memory_bytes", "l2_uvp")
 _RACES = ("fit_seconds", "peak_memory_bytes")
+_TITLES = {
+    "fit_seconds": "fit, s",
+    "transport_seconds": "transport of 100,000 points, s",
+    "invert_seconds": "inverse of 1,000 points, s",
+    "peak_memory_bytes": "memory, bytes",
+    "l2_uvp": "L2-UVP, %",
+}
 
 
 def is_scaling(records: Sequence[Record]) -> bool:
@@ -38,7 +45,8 @@ def scaling_content(records: Sequence[Record]) -> dict[str, Any]:
         if len({_size(record, axis) for record in own}) < 2:
             continue
         tried = _tried(own, axis)
-        costs = {key: found for key in _COSTS if (found := series(own, axis, key))}
+        working = [record for record in own if record["method"] != BASELINE]  # what does nothing costs nothing
+        costs = {key: found for key in _COSTS if (found := series(own if key == "l2_uvp" else working, axis, key))}
         for key in _RACES:
             if key in costs:
                 sentences += takeovers(costs[key], tried, symbol, BY_KEY[key].title)
@@ -115,12 +123,12 @@ def takeovers(costs: Series, tried: Mapping[str, set[int]], symbol: str, title: 
     Example:
         >>> costs = {"ot-lift": {10: 5.0, 100: 5.0, 1000: 6.0}, "EMD": {10: 1.0, 100: 9.0}}
         >>> takeovers(costs, {"ot-lift": {10, 100, 1000}, "EMD": {10, 100, 1000}}, "n", "fit")
-        ['fit: from n = 100 on less for ot-lift than for EMD, which has no result at n = 1,000.']
+        ['Growing n, fit: from 100 on less for ot-lift than for EMD, which has no result at n = 1,000.']
     """
     ours = costs.get(OURS, {})
     told = []
     for peer, own in costs.items():
-        if peer.startswith(OURS) or peer == BASELINE:
+        if peer.startswith(OURS):
             continue
         sizes = sorted(tried[peer] & ours.keys())
         without = [size for size in sizes if size not in own]
@@ -131,11 +139,12 @@ def takeovers(costs: Series, tried: Mapping[str, set[int]], symbol: str, title: 
             least = size
         where = f", which has no result at {symbol} = {', '.join(f'{size:,}' for size in without)}" if without else ""
         if least is None:
-            told.append(f"{title}: less for {peer} than for {OURS} up to the largest size{where}.")
+            found = f"less for {peer} than for {OURS} up to the largest size"
         elif least == sizes[0]:
-            told.append(f"{title}: less for {OURS} than for {peer} at every size{where}.")
+            found = f"less for {OURS} than for {peer} at every size"
         else:
-            told.append(f"{title}: from {symbol} = {least:,} on less for {OURS} than for {peer}{where}.")
+            found = f"from {least:,} on less for {OURS} than for {peer}"
+        told.append(f"Growing {symbol}, {title}: {found}{where}.")
     return told
 
 
@@ -165,19 +174,20 @@ def _plot(costs: Mapping[str, Series], axis: str, symbol: str) -> Plot:
 
 
 def _draw(costs: Mapping[str, Series], symbol: str, theme: Theme) -> Figure:
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import FuncFormatter, NullLocator
+
     figure, axes = panels(len(costs), theme, height=3.4, across=2)
     order = list(dict.fromkeys(name for found in costs.values() for name in found))
     for (key, found), panel in zip(costs.items(), axes, strict=True):
         for name, own in found.items():
             points = np.array([(size, value) for size, value in sorted(own.items()) if value > 0]).reshape(-1, 2)
-            colour = theme.colour(name, OURS, order)
-            panel.plot(*points.T, "o-", color=colour, markersize=4, linewidth=2 if name == OURS else 1.2, label=name)
-        panel.set(xscale="log", yscale="log", xlabel=symbol, title=_title(key))
+            width = 2 if name == OURS else 1.2
+            panel.plot(*points.T, "o-", color=theme.colour(name, OURS, order), markersize=4, linewidth=width)
+        panel.set(xscale="log", yscale="log", xlabel=symbol, title=_TITLES[key])
+        panel.set_xticks(sorted({size for own in found.values() for size in own}))
+        panel.xaxis.set_minor_locator(NullLocator())
+        panel.xaxis.set_major_formatter(FuncFormatter(lambda size, place: f"{size:,.0f}"))
         plain_ticks(panel.yaxis)
-    axes[0].legend(fontsize=8, frameon=False, labelcolor=theme.muted)
+    legend(figure, [Line2D([], [], color=theme.colour(name, OURS, order), label=name) for name in order], theme)
     return figure
-
-
-def _title(key: str) -> str:
-    units = {"peak_memory_bytes": "bytes", "l2_uvp": "%"}
-    return f"{BY_KEY[key].title}, {units.get(key, 's')}"

@@ -172,8 +172,8 @@ def growing() -> list[dict[str, Any]]:
 def test_slopes_and_takeovers_are_those_of_the_figures() -> None:
     content = scaling_content(growing())
     assert content["sentences"][:2] == [
-        "fit: from n = 100 on less for ot-lift than for EMD, which has no result at n = 1,000.",
-        "fit: less for ot-lift than for EMD at every size.",
+        "Growing n, fit: from 100 on less for ot-lift than for EMD, which has no result at n = 1,000.",
+        "Growing d, fit: less for ot-lift than for EMD at every size.",
     ]
     rows, features = content["sections"]
     assert rows["title"] == "Growing n, points a side (d = 8)"
@@ -183,9 +183,9 @@ def test_slopes_and_takeovers_are_those_of_the_figures() -> None:
 
 
 def test_a_peer_that_always_costs_less_is_said_to() -> None:
-    costs = {"ot-lift": {10: 5.0, 100: 5.0}, "linear": {10: 0.1, 100: 0.2}, "identity": {10: 0.0, 100: 0.0}}
+    costs = {"ot-lift": {10: 5.0, 100: 5.0}, "linear": {10: 0.1, 100: 0.2}}
     told = takeovers(costs, {name: {10, 100} for name in costs}, "n", "fit")
-    assert told == ["fit: less for linear than for ot-lift up to the largest size."]
+    assert told == ["Growing n, fit: less for linear than for ot-lift up to the largest size."]
 
 
 def test_sizes_are_one_entry_of_the_overview_and_a_page(tmp_path: Path) -> None:
