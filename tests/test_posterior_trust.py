@@ -62,20 +62,10 @@ def test_log_concave_targets_are_good(target: Density) -> None:
     assert diagnosis.residual < 1e-5
 
 
-# The inverse direction is not here with logistic tails: it ends at k-hat 1.4 from one seed of two, and is rejected.
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
-@pytest.mark.parametrize(
-    ("target", "direction"),
-    [
-        (gumbel(3), "forward"),
-        (gumbel(3), "inverse"),
-        (log_gamma(5), "forward"),
-        (log_gamma(5), "inverse"),
-        (logistic(3), "forward"),
-    ],
-    ids=["Gumbel", "Gumbel-inverse", "log Gamma", "log Gamma-inverse", "logistic"],
-)
+@pytest.mark.parametrize("direction", ["forward", "inverse"])
+@pytest.mark.parametrize("target", [gumbel(3), logistic(3), log_gamma(5)], ids=["Gumbel", "logistic", "log Gamma"])
 def test_log_concave_targets_are_good_at_the_defaults(target: Density, direction: str, seed: int) -> None:
     diagnosis = PosteriorMap(direction=direction, random_state=seed).fit(target).diagnosis_
     assert diagnosis.verdict == "good", str(diagnosis)
