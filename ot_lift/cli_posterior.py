@@ -8,7 +8,7 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -21,7 +21,9 @@ from ot_lift.errors import DataError
 
 if TYPE_CHECKING:
     from ot_lift.numpyro import NumPyroTarget
+    from ot_lift.posterior import PosteriorMap
     from ot_lift.posterior_latent import Direction
+    from ot_lift.report_posterior import PosteriorRun
 
 __all__ = ["find_target", "posterior", "read_arguments"]
 
@@ -55,7 +57,7 @@ def posterior(
         $ ot-lift posterior linear_diabetes --out posterior --reference
     """
     from ot_lift.posterior import PosteriorMap
-    from ot_lift.report_posterior import PosteriorRun, check_posterior_folder, write_posterior_report
+    from ot_lift.report_posterior import check_posterior_folder, write_posterior_report
 
     place = check_posterior_folder(out)
     if draws % 4:
@@ -73,46 +75,48 @@ def posterior(
             random_state=seed,
             progress=interactive(),
         ).fit(target)
-        tell("drawing")
-        began = time.monotonic()
-        sites = target.constrain(model.sample(draws, random_state=seed))
-        draw_seconds = time.monotonic() - began
-        run_reference = None
-        if reference:
-            from ot_lift.numpyro_nuts import run_nuts
-
-            tell("running NUTS")
-            run_reference = run_nuts(target, seed=seed)
-        assert model.evidence_ is not None  # for the type checker: a fit to a target has it
-        run = PosteriorRun(
-            name=name,
-            sites=sites,
-            diagnosis=model.diagnosis_.to_dict(),
-            evidence=model.evidence_.to_dict(),
-            words=str(model.diagnosis_),
-            fit_seconds=model.fit_seconds_,
-            draw_seconds=draw_seconds,
-            reference=run_reference,
-        )
+        run = _draw(model, target, name=name, draws=draws, seed=seed, reference=reference, tell=tell)
         tell("writing")
         place.mkdir(parents=True, exist_ok=True)
         model.save(place / "map")
         _write_draws(model.to_arviz(draws, random_state=seed), target, place)
         page = write_posterior_report(run, place)
-    summary = {
-        "command": "posterior",
-        "posterior": name,
-        "out": str(place),
-        "report": str(page),
-        "verdict": model.diagnosis_.verdict,
-        "diagnosis": run.diagnosis,
-        "evidence": run.evidence,
-        "fit_seconds": run.fit_seconds,
-        "draw_seconds": run.draw_seconds,
-        "break_even_draws": run.break_even(),
-    }
+    summary = {"command": "posterior", "out": str(place), "report": str(page), **run.record()}
     text = "\n".join([*run.sentences(), "", f"Report: {page}", f"Open it: {page.as_uri()}"])
     answer(summary, text, list(dict.fromkeys(warned)), as_json=as_json)
+
+
+def _draw(
+    model: PosteriorMap,
+    target: NumPyroTarget,
+    *,
+    name: str,
+    draws: int,
+    seed: int,
+    reference: bool,
+    tell: Callable[[str], None],
+) -> PosteriorRun:
+    """Draws of the fitted map, timed, and those of NUTS if they are wanted."""
+    from ot_lift.numpyro_nuts import run_nuts
+    from ot_lift.report_posterior import PosteriorRun
+
+    tell("drawing")
+    began = time.monotonic()
+    sites = target.constrain(model.sample(draws, random_state=seed))
+    draw_seconds = time.monotonic() - began
+    if reference:
+        tell("running NUTS")
+    assert model.evidence_ is not None  # for the type checker: a fit to a target has it
+    return PosteriorRun(
+        name=name,
+        sites=sites,
+        diagnosis=model.diagnosis_.to_dict(),
+        evidence=model.evidence_.to_dict(),
+        words=str(model.diagnosis_),
+        fit_seconds=model.fit_seconds_,
+        draw_seconds=draw_seconds,
+        reference=run_nuts(target, seed=seed) if reference else None,
+    )
 
 
 def _write_draws(data: Any, target: NumPyroTarget, place: Path) -> None:

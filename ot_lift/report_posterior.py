@@ -112,6 +112,25 @@ class PosteriorRun:
         )
         return [*said, self._paid()]
 
+    def record(self) -> dict[str, Any]:
+        """Every figure as plain values."""
+        nuts = self.reference
+        kept = ("seconds", "min_ess", "r_hat", "divergences", "ess_per_second")
+        return {
+            "posterior": self.name,
+            "verdict": self.diagnosis["verdict"],
+            "headline": self.sentences(),
+            "diagnosis": dict(self.diagnosis),
+            "evidence": dict(self.evidence),
+            "moments": self.moments(),
+            "fit_seconds": self.fit_seconds,
+            "draw_seconds": self.draw_seconds,
+            "draws": self.draws,
+            "ess_per_second": self.ess_per_second,
+            "break_even_draws": self.break_even(),
+            "nuts": None if nuts is None else {name: getattr(nuts, name) for name in kept},
+        }
+
     def _paid(self) -> str:
         count = self.break_even()
         if count == 0.0:
@@ -161,30 +180,8 @@ def write_posterior_report(run: PosteriorRun, folder: Path) -> Path:
         ("Marginals", "Densities of single entries.", render(lambda theme: _marginals(ours, theirs, theme))),
         ("Pairs", "Draws of the first entries, two by two.", render(lambda theme: _pairs(ours, theirs, theme))),
     ]
-    record = {
-        "format": _FORMAT,
-        "posterior": run.name,
-        "headline": run.sentences(),
-        "diagnosis": dict(run.diagnosis),
-        "evidence": dict(run.evidence),
-        "moments": run.moments(),
-        "fit_seconds": run.fit_seconds,
-        "draw_seconds": run.draw_seconds,
-        "draws": run.draws,
-        "ess_per_second": run.ess_per_second,
-        "break_even_draws": run.break_even(),
-        "nuts": None
-        if run.reference is None
-        else {
-            "seconds": run.reference.seconds,
-            "min_ess": run.reference.min_ess,
-            "r_hat": run.reference.r_hat,
-            "divergences": run.reference.divergences,
-            "ess_per_second": run.reference.ess_per_second,
-        },
-    }
     with atomic_file(folder / "report.json") as file:
-        file.write(json_text(record).encode())
+        file.write(json_text({"format": _FORMAT, **run.record()}).encode())
     shown = [{"title": title, "text": text, "picture": picture} for title, text, picture in plots]
     rows = [{key: value if key == "label" else number(value) for key, value in row.items()} for row in run.moments()]
     content = {"name": run.name, "headline": run.sentences(), "rows": rows, "plots": shown, "nuts": theirs is not None}
