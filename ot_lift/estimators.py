@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -159,7 +160,12 @@ def seed_of(random_state: Any, *, resumable: bool = False) -> int:
 
 def fingerprint(settings: Mapping[str, Any], seed: int, *sides: Side) -> str:
     """Digest of what a checkpoint belongs to: the settings that change a result, the seed, the data."""
-    shown = {k: str(v) for k, v in settings.items() if k not in ("progress", "callbacks", "random_state")}
+    idle = ("progress", "callbacks", "random_state")
+    shown = {
+        name: str(value)
+        for name, value in settings.items()
+        if name.rpartition("__")[2] not in idle and not isinstance(value, BaseEstimator)  # its own settings follow it
+    }
     parts = json.dumps([shown, seed, *(side.fingerprint() for side in sides)], sort_keys=True)
     return hashlib.sha256(parts.encode()).hexdigest()
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ot_lift import ConvexPotentialFlow, LogConcaveDensity
 from ot_lift.errors import ConvergenceWarning, DataError, ExtrapolationWarning
 from ot_lift.estimators import (
     check_count,
@@ -77,6 +78,12 @@ def test_a_fingerprint_tells_settings_seeds_and_data_apart(generator: torch.Gene
         fingerprint({"a": 1}, 0, side(x), side(x)),
     ]
     assert len({same, *others}) == 5
+
+    def of_a_part(steps: int, callbacks: list[Any]) -> str:
+        part = ConvexPotentialFlow(max_steps=steps, callbacks=callbacks)
+        return fingerprint(LogConcaveDensity(proposal=part).get_params(), 0, side(x))
+
+    assert of_a_part(5, [print]) == of_a_part(5, [len]) != of_a_part(6, [len])
 
 
 def test_a_folder_for_checkpoints_is_made_or_refused(tmp_path: Path) -> None:
