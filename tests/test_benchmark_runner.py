@@ -206,6 +206,16 @@ def test_the_figures_of_the_identity_are_known() -> None:
     assert (figures["cosine"], figures["transport_cost"]) == (0, 0)
 
 
+@pytest.mark.slow
+def test_a_cell_of_ten_seconds_costs_less_than_two_percent_more() -> None:
+    """In CPU seconds of both processes, which other work on the machine does not lengthen; the method only sleeps."""
+    run_cell(cell())  # starts the server of processes
+    before = time.process_time()
+    record = run_cell(cell(Scripted(sleep=10.0), budget_seconds=20.0))
+    assert record["status"] == "ok"
+    assert time.process_time() - before + record["timing"]["cpu_seconds"] < 0.02 * 10
+
+
 def test_contention_is_seen_where_the_system_tells() -> None:
     began = Moment.now()
     time.sleep(0.25)

@@ -9,7 +9,7 @@ from benchmarks.record import read_record
 from ot_lift.conjugate import NEWTON_CG_FROM
 
 DIMENSIONS = ("wasserstein2-d2", "wasserstein2-d8", "wasserstein2-d32")
-RECORDS = (*DIMENSIONS, "conjugation", "finite_samples", "gaussian", "lift_cost", "throughput")
+RECORDS = (*DIMENSIONS, "conjugation", "finite_samples", "gaussian", "large_files", "lift_cost", "throughput")
 
 
 @pytest.mark.parametrize("name", RECORDS)
