@@ -59,7 +59,8 @@ def standings(values: Mapping[str, Mapping[int, float]], *, floor: float = 0.0) 
         for name, own in clipped.items()
         if own
     }
-    order = sorted(scores, key=lambda name: statistics.fmean(scores[name].values()))
+    # what shares the floor is put in the order of its values, which decides nothing but who is named first
+    order = sorted(scores, key=lambda name: tuple(statistics.fmean(side[name].values()) for side in (scores, values)))
     level = 1 - (1 - LEVEL) / max(1, len(scores) - 1)
     found = {}
     for place, name in enumerate(order, 1):

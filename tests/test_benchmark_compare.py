@@ -115,6 +115,7 @@ def test_ranks_are_open_where_seeds_disagree_or_there_is_one() -> None:
 def test_values_under_the_floor_share_their_ranks() -> None:
     found = standings({"a": {0: 1e-9, 1: 2e-9}, "b": {0: 1e-6, 1: 2e-6}}, floor=1e-4)
     assert found["b"].best == 1 and found["a"].worst == 2
+    assert list(standings({"b": {0: 1e-6, 1: 2e-6}, "a": {0: 1e-9, 1: 2e-9}}, floor=1e-4)) == ["a", "b"]
 
 
 def test_the_interval_of_a_difference_is_students() -> None:
