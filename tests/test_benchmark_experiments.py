@@ -18,11 +18,12 @@ from typer.testing import CliRunner
 from benchmarks import cells, runner
 from benchmarks.cli import app
 from benchmarks.compare_records import compare_records
-from benchmarks.experiments import EXPERIMENTS, experiment_cells, find_experiment, gallery1d
+from benchmarks.experiments import EXPERIMENTS, experiment_cells, find_experiment
 from benchmarks.experiments.cells import ExperimentCell, ExperimentMethod, Outcome
 from benchmarks.experiments.densities1d import TARGETS, Target, kullback_leibler, normalised, total_variation
 from benchmarks.experiments.energies import MODELS, Data, gaussian_density
 from benchmarks.experiments.gallery1d import GalleryTask
+from benchmarks.experiments.protocols import RATES, TUNING_SEED
 from benchmarks.experiments.training import SHOULDER, Recipe, fit, shoulder_share
 from benchmarks.site import write_site
 from benchmarks.tasks import Options
@@ -150,11 +151,11 @@ def test_the_shoulder_is_where_softplus_passes_on_a_twentieth() -> None:
 def test_every_method_learns_the_same_density(name: str) -> None:
     data = Data.drawn(TARGETS["gamma"], 0, points=2_000, validation=500)
     before, (after, _) = (
-        data.held_out(MODELS[name](0)),
+        data.held_out(MODELS[name](0), data.training),
         fit(MODELS[name](0), data.loss, data.batches(0), Recipe(iterations=25, learning_rate=3e-3)),
     )
-    assert data.held_out(after) < before
-    grid, density, weights = data.density(after)
+    assert data.held_out(after, data.training) < before
+    grid, density, weights = data.density(after, data.training)
     assert float(np.trapezoid(density, grid)) == pytest.approx(1)
     assert all(float(weight.min()) >= 0 for weight in weights)
 
@@ -168,7 +169,7 @@ def tiny(protocol: str, method: str, seed: int = 0, needs: ExperimentCell | None
 
 
 def test_cells_run_by_the_runner_are_skipped_once_they_have_ended(tmp_path: Path) -> None:
-    tuning = tiny("tuning", "softplus", gallery1d.TUNING_SEED)
+    tuning = tiny("tuning", "softplus", TUNING_SEED)
     tuned = tiny("tuned", "softplus", needs=tuning)
     wanted = [tuned, tiny("paper", "softplus"), tuning]
     records = runner.run(runner.Plan.of(wanted, tmp_path), tmp_path)
@@ -176,7 +177,7 @@ def test_cells_run_by_the_runner_are_skipped_once_they_have_ended(tmp_path: Path
     assert [record["task"] for record in records][-1] == "gallery1d-beta-tuned"  # after the one that it needs
     by_task = {record["task"].rpartition("-")[2]: record for record in records}
     assert by_task["tuned"]["figures"]["learning_rate"] == by_task["tuning"]["figures"]["learning_rate"]
-    assert by_task["tuning"]["figures"]["learning_rate"] in gallery1d.RATES
+    assert by_task["tuning"]["figures"]["learning_rate"] in RATES
     assert by_task["paper"]["figures"]["learning_rate"] == 1e-3
     assert all(set(record) == set(cells.RECORD_KEYS) for record in records)
     assert runner.Plan.of(wanted, tmp_path).waiting == ()

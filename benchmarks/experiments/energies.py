@@ -33,6 +33,7 @@ LIFT: Mapping[str, Any] = {
     "summary_features": (64, 64),
     "code_features": 96,
 }
+LIFT_SETTINGS: Mapping[str, Any] = {**LIFT, "summary_features": list(LIFT["summary_features"])}  # as JSON types
 
 
 def energy(seed: int, width: int = WIDTH) -> ICNN:
@@ -84,6 +85,21 @@ MODELS: Mapping[str, Callable[[int], Constrained]] = {
 
 
 @dataclass(frozen=True)
+class Trial:
+    """A model before training.
+
+    Attributes:
+        model: with its positivity.
+        reference: what a lift emits from when it is evaluated, `(n, 1)`.
+        condition: what a lift emits from in a step, given the batch of that step.
+    """
+
+    model: Constrained
+    reference: Tensor
+    condition: Callable[[Tensor], Tensor] = lambda batch: batch
+
+
+@dataclass(frozen=True)
 class Data:
     """Points of one target and seed, float32, with the quadrature.
 
@@ -122,19 +138,16 @@ class Data:
         return energies[: len(batch)].mean() + torch.logsumexp(self.log_weights - energies[len(batch) :], 0)
 
     @torch.no_grad()
-    def held_out(self, model: Constrained) -> float:
-        """The same over the validation points, at the weights of the whole training split."""
-        plain = model.bake(self.training).double()
+    def held_out(self, model: Constrained, reference: Tensor) -> float:
+        """The same over the validation points; a lift's weights are emitted once, from `reference`."""
+        plain = model.bake(reference).double()
         exact = replace(self, nodes=self.nodes.double(), log_weights=self.log_weights.double())
         return float(exact.loss(plain, self.validation.double()))
 
     @torch.no_grad()
-    def density(self, model: Constrained) -> tuple[Array, Array, list[Tensor]]:
-        """Grid and density on it, `(8,000,)` each, float64, and the constrained weights.
-
-        A lift's weights are emitted once, from the whole training split.
-        """
-        plain = model.bake(self.training).double()
+    def density(self, model: Constrained, reference: Tensor) -> tuple[Array, Array, list[Tensor]]:
+        """Grid and density on it, `(8,000,)` each, float64, and the constrained weights; emitted as above."""
+        plain = model.bake(reference).double()
         grid = self.target.grid()
         energies: Array = plain(torch.from_numpy(grid)[:, None]).numpy()
         return grid, normalised(-energies, grid), [weight.detach() for weight in marked_parameters(plain).values()]

@@ -94,6 +94,7 @@ def curves(
     methods: Sequence[str],
     shift: Mapping[str, float] | None = None,
     least: float | None = None,
+    source: str = "curve",
 ) -> Plot | None:
     """A figure over the steps of training: a thin line for each seed, a strong one for the median.
 
@@ -101,12 +102,13 @@ def curves(
         key: anchor of the plot.
         title: its heading.
         sentence: its caption.
-        records: by the title of their panel; those without `details["curve"]` are left out.
+        records: by the title of their panel; those without such details are left out.
         column: of the curve's rows, whose first is the step.
         label: of the vertical axis.
         methods: in their order.
         shift: subtracted from the figure, by panel.
         least: where given, the axis is logarithmic and smaller values are drawn there.
+        source: name of the curve among the details.
 
     Returns:
         None without a curve.
@@ -114,7 +116,7 @@ def curves(
     drawn: dict[str, dict[str, list[np.ndarray[Any, Any]]]] = {}
     for panel, own in records.items():
         for record in own:
-            rows = [row for row in record["details"].get("curve", ()) if row[column] is not None]
+            rows = [row for row in record["details"].get(source, ()) if row[column] is not None]
             if rows and record["method"] in methods:
                 points = np.array(rows, dtype=float)[:, [0, column]]
                 points[:, 1] -= (shift or {}).get(panel, 0.0)
