@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -290,3 +291,14 @@ def test_the_site_has_a_page_an_experiment(tmp_path: Path) -> None:
     text = (tmp_path / "gallery1d.html").read_text(encoding="utf-8")
     assert text.count("<img") == 4 and 'src="http' not in text
     assert all(part in text for part in ("Protocol paper", "Seeds that the lift wins", "0.0100 · 0.0110"))
+
+
+# -------------------------------------------------------------------------------------------- claims
+def test_a_claim_is_answered_by_a_record_that_is_there_or_not_at_all() -> None:
+    claims = Path(runner.__file__).parent / "CLAIMS.md"
+    rows = [line.strip("|").split("|") for line in claims.read_text(encoding="utf-8").splitlines() if line[:1] == "|"]
+    assert len(rows) > 12 and {len(row) for row in rows} == {4}
+    for _, _, answer, record in rows[2:]:
+        links = re.findall(r"\]\(([^)]+)\)", record)
+        assert links or "not measured yet" in answer
+        assert all((claims.parent / link).exists() for link in links)

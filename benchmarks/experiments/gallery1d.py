@@ -32,8 +32,8 @@ WORDS = (
     "has, a third of the length), a cosine schedule and averaged weights. The density is normalised on the interval of "
     "the target (all but 2 in a million of it), which every method knows. A lift is evaluated at the weights that it "
     "emits once from the whole training split. All others start at the library's own initial weights, nearly all of "
-    "them on softplus' shoulder; in the ablation all start where the lift does. Gaussian is the normal density with the "
-    "points' mean and variance."
+    "them on softplus' shoulder; in the ablation all start where the lift does. Gaussian is the normal density with "
+    "the points' mean and variance."
 )
 _QUICK_TARGETS, _QUICK_METHODS = ("gumbel", "beta"), ("lift", "softplus", "projection", GAUSSIAN)
 
