@@ -187,7 +187,7 @@ def main() -> None:
     """Run and write the record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cache", type=Path, required=True, help="folder of reference draws, made where missing")
-    parser.add_argument("--names", nargs="*", default=list(posteriors.names()), help="default: all; else no record")
+    parser.add_argument("--names", nargs="*", default=list(posteriors.names()), help="default: the whole catalogue")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--busy", action="store_true", help="say in the record that other work shared the machine")
     options = parser.parse_args()
@@ -198,10 +198,14 @@ def main() -> None:
     rows = rows_of(found)
     for row in rows:
         print(row, flush=True)
-    if options.names == list(posteriors.names()):
-        settings = {"draws": _DRAWS, "corrected": _CORRECTED, "defaults": PosteriorMap().get_params()}
-        details = {"targets": found, "alone": not options.busy}
-        write_record("posterior_maps", settings=settings, seeds=[options.seed], figures=rows, details=details)
+    settings = {
+        "targets": options.names,
+        "draws": _DRAWS,
+        "corrected": _CORRECTED,
+        "defaults": PosteriorMap().get_params(),
+        "alone": not options.busy,
+    }
+    write_record("posterior_maps", settings=settings, seeds=[options.seed], figures=rows, details={"targets": found})
 
 
 if __name__ == "__main__":
