@@ -30,8 +30,8 @@ NAME = "overhead"
 WORDS = (
     "A step of training with each positivity over a step with softplus, the two timed in turn in one process. Energy: "
     "the network of gallery1d, batches of 256 and 256 nodes of the quadrature. Flow: an input-convex network of five "
-    "layers of 64 with its exact log-determinant, batches of 128 in 2 dimensions and of 256 in 21. The paper's lift emits all "
-    "tensors of an energy and the constrained ones of a flow; the library's own is smaller."
+    "layers of 64 with its exact log-determinant, batches of 128 in 2 dimensions and of 256 in 21. The paper's lift "
+    "emits all tensors of an energy and the constrained ones of a flow; the library's own is smaller."
 )
 BLOCKS, CALLS = 15, 8
 FLOW_LIFT: Mapping[str, Any] = {"summary_features": (64, 64), "code_features": 96, "readout_std": 1.0}
