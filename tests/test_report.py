@@ -253,7 +253,7 @@ def test_the_markdown_table_has_as_many_cells_in_every_row(report: Path) -> None
 
 def test_templates_are_part_of_the_package() -> None:
     found = {entry.name for entry in files("ot_lift").joinpath("templates").iterdir()}
-    assert found == {"report.html.j2", "report.md.j2", "sort.js.j2", "style.css.j2"}
+    assert found == {"posterior.html.j2", "report.html.j2", "report.md.j2", "sort.js.j2", "style.css.j2"}
 
 
 def test_a_report_replaces_an_earlier_one_and_nothing_else(without_plots: None, tmp_path: Path) -> None:
