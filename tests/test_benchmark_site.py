@@ -220,25 +220,42 @@ document.title = "seen " + seen.join(" ") + ` ${loaded}/${pictures.length}`;
 """
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH: the pages are not opened in a browser here")
-@pytest.mark.parametrize(("page", "pictures"), [("gaussian-d2.html", 3), ("index.html", 0)])
-def test_tables_sort_and_pictures_load_without_errors(site: Path, tmp_path: Path, page: str, pictures: int) -> None:
-    text = (site.parent / page).read_text(encoding="utf-8")
-    clicked = tmp_path / "clicked.html"
-    clicked.write_text(text.replace("</body>", f"{CLICKS}</body>"), encoding="utf-8")
+browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH: the pages are not opened in a browser here")
+
+
+def seen(page: Path, folder: Path) -> list[str]:
+    """What a browser saw on a page: orders of its first table after clicks, and pictures loaded; no error."""
+    clicked = folder / "clicked.html"
+    clicked.write_text(page.read_text(encoding="utf-8").replace("</body>", f"{CLICKS}</body>"), encoding="utf-8")
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     command = [
-        *(str(CHROMIUM), *flags, "--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}"),
+        *(str(CHROMIUM), *flags, "--enable-logging=stderr", f"--user-data-dir={folder / 'profile'}"),
         *("--virtual-time-budget=2000", "--dump-dom", clicked.as_uri()),
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert "CONSOLE" not in done.stderr, done.stderr
     (title,) = re.findall(r"<title>seen ([^<]+)</title>", done.stdout)
-    assert title.split() == [
+    return title.split()
+
+
+@pytest.mark.slow
+@browser
+@pytest.mark.parametrize(("page", "pictures"), [("gaussian-d2.html", 3), ("index.html", 0)])
+def test_tables_sort_and_pictures_load_without_errors(site: Path, tmp_path: Path, page: str, pictures: int) -> None:
+    assert seen(site.parent / page, tmp_path) == [
         "EMD,ot-lift,identity,Sinkhorn",
         "EMD,identity,ot-lift,Sinkhorn:ascending",
         "EMD,ot-lift,identity,Sinkhorn:ascending",  # by quality; what has no figure stays last
         "identity,ot-lift,EMD,Sinkhorn:descending",
         f"{pictures}/{pictures}",
     ]
+
+
+@pytest.mark.slow
+@browser
+def test_the_page_of_growing_costs_is_alive(tmp_path: Path) -> None:
+    write_site(growing(), tmp_path)
+    words = seen(tmp_path / "scaling.html", tmp_path)
+    assert words[0] == "EMD,ot-lift,EMD,ot-lift"  # two tables
+    assert words[2:4] == ["ot-lift,EMD,EMD,ot-lift:ascending", "EMD,ot-lift,EMD,ot-lift:descending"]  # slopes 0 and 2
+    assert words[-1] == "2/2"
