@@ -75,6 +75,13 @@ def test_a_peer_is_there_where_its_package_is() -> None:
         assert (name in names) != any(line.startswith(f"{file}: ") and "pip install" in line for line in missing)
 
 
+def test_the_neural_dual_is_quick_in_eight_dimensions_alone() -> None:
+    pytest.importorskip("ott", reason="OTT-JAX is not installed")
+    for features, there in ((2, False), (8, True)):
+        quick = GaussianPair(features=features, rows=10, test_rows=10, budget_seconds=1.0, quick=True)
+        assert ("OTT neural dual" in {method.name for method in find_methods(quick)[0]}) == there
+
+
 def test_the_neural_dual_wants_a_budget(rng: np.random.Generator) -> None:
     pytest.importorskip("ott", reason="OTT-JAX is not installed")
     with pytest.raises(DataError, match="got None"):

@@ -436,6 +436,15 @@ def test_methods_spend_the_budget_where_the_task_asks() -> None:
     assert ours(True)["patience"] is None and ours(True)["max_steps"] > 10**6
 
 
+def test_where_cost_is_the_question_networks_grow_and_plans_take_all_points() -> None:
+    methods = {one.name: one.settings for one in find_methods(task(rows=30_000, uncapped=True))[0]}
+    hidden = methods["ot-lift"]["hidden_features"]
+    assert methods["ot-lift twice as wide"]["hidden_features"] == [2 * width for width in hidden]
+    assert methods["ot-lift twice as deep"]["hidden_features"] == hidden * 2
+    assert methods["EMD"]["max_points"] == methods["Sinkhorn"]["max_points"] == 30_000
+    assert methods["ot-lift"]["positivity"] == "lift" and "ot-lift softplus" not in methods
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_the_nearest_brenier_potential_is_near_a_linear_map(rng: np.random.Generator) -> None:

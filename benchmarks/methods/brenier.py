@@ -51,10 +51,21 @@ def _shown_to(watcher: Watcher) -> Callable[[dict[str, float], StandardisedPoten
 
 
 def methods(task: Task) -> Iterable[Method]:
-    """The default settings; where a task asks to spend its budget, time alone ends the fit."""
+    """The default settings; where a task asks to spend its budget, time alone ends the fit.
+
+    Beside them stand the other two ways to keep weights non-negative; where cost is the question, networks of twice the
+    width and of twice the depth instead.
+    """
     defaults = {name: value for name, value in BrenierMap().get_params().items() if name not in _SET_BY_THE_RUNNER}
     if task.spend_budget:
         defaults |= {"max_steps": _NO_LIMIT_ON_STEPS, "patience": None}
-    for positivity in ("lift", "softplus", "projection"):
-        name = OURS if positivity == "lift" else f"{OURS} {positivity}"
-        yield WatchedBrenierMethod(name=name, **defaults | {"positivity": positivity})
+    yield WatchedBrenierMethod(name=OURS, **defaults)
+    hidden = tuple(defaults["hidden_features"])
+    variants: dict[str, dict[str, Any]] = {name: {"positivity": name} for name in ("softplus", "projection")}
+    if task.uncapped:
+        variants = {
+            "twice as wide": {"hidden_features": tuple(2 * width for width in hidden)},
+            "twice as deep": {"hidden_features": 2 * hidden},
+        }
+    for name, changes in variants.items():
+        yield WatchedBrenierMethod(name=f"{OURS} {name}", **defaults | changes)
