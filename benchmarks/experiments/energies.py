@@ -73,9 +73,19 @@ def _admm(schedule: str) -> Callable[[int], Constrained]:
     return lambda seed: Constrained(energy(seed), lambda: ADMM(10.0, schedule))
 
 
+def _low_softplus(seed: int) -> Constrained:
+    """Softplus whose weights start where the lift's slack does."""
+    model = Constrained(energy(seed), "softplus")
+    with torch.no_grad():
+        for raw in model.raw:
+            raw.fill_(LIFT["slack"])
+    return model
+
+
 MODELS: Mapping[str, Callable[[int], Constrained]] = {
     "lift": lambda seed: lifted(energy(seed), seed),
     "softplus": lambda seed: Constrained(energy(seed), "softplus"),
+    "softplus from -2": _low_softplus,
     "projection": lambda seed: Constrained(energy(seed), "projection"),
     "ADMM fixed": _admm("fixed"),
     "ADMM balanced": _admm("balanced"),
