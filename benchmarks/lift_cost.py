@@ -121,7 +121,6 @@ def main() -> None:
         figures.append(figure(f"  the same: parameters added, 3×{h}", lift.added_parameters))
         print(h, median(steps), median(own), flush=True)
     if options.data is not None:
-        torch.set_num_threads(2)
         for positivity, values in end_quality(options.data, options.seeds).items():
             name = f"  end quality, {positivity}: L2-UVP at d = 8 after 1,000 steps (%)"
             figures.append(figure(name, median(values), spread=values))
