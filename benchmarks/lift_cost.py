@@ -24,7 +24,7 @@ from ot_lift.constrained import Constrained
 from ot_lift.objectives import SemiDual
 from ot_lift.rows import open_rows
 
-_FEATURES, _BATCH, _BLOCKS, _CALLS = 8, 1024, 15, 20
+_FEATURES, _BATCH, _BLOCKS, _CALLS = 8, 1024, 41, 20
 
 
 def _seconds(function: Callable[[], object], calls: int = _CALLS) -> float:

@@ -62,10 +62,15 @@ def gaussian_fit() -> Fitted:
     return Fitted(quick().fit(X), X)
 
 
+def gumbel_points(features: int) -> Array:
+    """What :func:`gumbel_fit` is of, for fits of a test's own."""
+    return gumbels(3000, features, np.random.default_rng(2))
+
+
 @cache
 def gumbel_fit(features: int) -> Fitted:
     """Of Gumbel columns: a network is needed, and used."""
-    X = gumbels(3000, features, np.random.default_rng(2))
+    X = gumbel_points(features)
     density = quick(hidden_features=(16, 16), max_steps=300 if features > 2 else 150, batch_size=256).fit(X)
     assert density.used_network_
     return Fitted(density, X)

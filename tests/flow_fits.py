@@ -64,18 +64,28 @@ class Fitted:
     X: Array
 
 
+def gaussian_points() -> Array:
+    """What `gaussian_fit` is of, for fits of a test's own."""
+    rng = np.random.default_rng(1)
+    return Normal.random(2, rng, condition=1e4).draw(400, rng)
+
+
+def bent_points() -> Array:
+    """What `bent_fit` is of, likewise."""
+    return bent(1500, np.random.default_rng(2))
+
+
 @cache
 def gaussian_fit() -> Fitted:
     """Of a Gaussian in the plane: the start is kept."""
-    rng = np.random.default_rng(1)
-    X = Normal.random(2, rng, condition=1e4).draw(400, rng)
+    X = gaussian_points()
     return Fitted(quick().fit(X), X)
 
 
 @cache
 def bent_fit(direction: str = "inverse", blocks: int = 1) -> Fitted:
     """Of a skewed and curved density in the plane: a network is needed, and used."""
-    X = bent(1500, np.random.default_rng(2))
+    X = bent_points()
     steps = 60 if direction == "forward" else 120
     flow = quick(direction=direction, blocks=blocks, hidden_features=(16, 16), max_steps=steps, batch_size=256).fit(X)
     assert flow.used_network_

@@ -10,7 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from density_fits import FITS, Fitted, few_draws, gaussian_fit, gumbel_fit, gumbels, gumbels_log_prob, quick
+from density_fits import (
+    FITS,
+    Fitted,
+    few_draws,
+    gaussian_fit,
+    gumbel_fit,
+    gumbel_points,
+    gumbels,
+    gumbels_log_prob,
+    quick,
+)
 from flow_fits import Array, Normal
 from global_state import changed_since, snapshot
 from scipy import stats
@@ -130,7 +140,7 @@ def test_importance_sampling_and_quadrature_agree_within_their_errors() -> None:
 def test_few_effective_draws_are_warned_about(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ot_lift.densities._FEW_EFFECTIVE", 1e9)
     with few_draws(), pytest.warns(ConvergenceWarning, match=r"rests on \d+ effective draws .*more steps") as caught:
-        quick(hidden_features=(16, 16), max_steps=60, batch_size=256).fit(gumbel_fit(3).X)
+        quick(hidden_features=(16, 16), max_steps=60, batch_size=256).fit(gumbel_points(3))
     assert caught[0].filename == __file__
 
 
@@ -205,7 +215,7 @@ def test_pipelines_and_grid_search_work(rng: np.random.Generator) -> None:
 @pytest.mark.parametrize("positivity", ["lift", "softplus", "square", "projection", "admm"])
 def test_every_positivity_lowers_the_held_out_value_of_a_convex_energy(positivity: str, dtype: str) -> None:
     options = {"hidden_features": (16, 16), "max_steps": 100, "batch_size": 256}
-    density = quick(positivity=positivity, dtype=dtype, **options).fit(gumbel_fit(1).X)
+    density = quick(positivity=positivity, dtype=dtype, **options).fit(gumbel_points(1))
     assert density.used_network_
     assert density.history_[-1]["held_out"] < density.history_[0]["held_out"] - 0.01
     grid = torch.linspace(-5, 20, 200, dtype=torch.float64)[:, None]
@@ -215,14 +225,14 @@ def test_every_positivity_lowers_the_held_out_value_of_a_convex_energy(positivit
 def test_a_proposal_of_ones_own_is_used_and_left_as_it_was() -> None:
     flow = ConvexPotentialFlow(hidden_features=(4,), max_steps=3, batch_size=32)
     with few_draws():
-        quick(proposal=flow).fit(gumbel_fit(3).X)
+        quick(proposal=flow).fit(gumbel_points(3))
     assert not hasattr(flow, "map_") and flow.random_state is None
 
 
 def test_the_same_seed_gives_the_same_density_and_the_process_is_left_alone() -> None:
     before = snapshot()
     for features in (1, 3):
-        X = gumbel_fit(features).X
+        X = gumbel_points(features)
         again = quick(hidden_features=(16, 16), max_steps=150 * (2 if features > 2 else 1), batch_size=256).fit(X)
         np.testing.assert_array_equal(again.log_prob(X), gumbel_fit(features).density.log_prob(X))
     assert changed_since(before) == []
@@ -235,7 +245,7 @@ def test_callbacks_see_records_and_an_energy_to_keep_and_can_end_training() -> N
         seen.append((record["held_out"], energy(torch.zeros(1, 1).double()).item()))
         return len(seen) == 2
 
-    density = quick(max_steps=10_000, callbacks=[callback]).fit(gumbel_fit(1).X)
+    density = quick(max_steps=10_000, callbacks=[callback]).fit(gumbel_points(1))
     assert density.stop_reason_ == "callback" and seen[0] != seen[1]
 
 
@@ -309,9 +319,9 @@ def test_arrays_and_tensors_come_back_in_kind(dtype: Any, fit: Fitted) -> None:
 
 def test_training_that_diverges_keeps_the_best_state_and_says_so() -> None:
     with pytest.warns(ConvergenceWarning, match="diverged.*lower learning_rate"):
-        density = quick(learning_rate=1e30, max_steps=400).fit(gumbel_fit(1).X)
+        density = quick(learning_rate=1e30, max_steps=400).fit(gumbel_points(1))
     assert density.stop_reason_ == "diverged"
-    assert np.isfinite(density.score(gumbel_fit(1).X))
+    assert np.isfinite(density.score(gumbel_points(1)))
 
 
 def interrupt(*arguments: Any) -> None:
@@ -325,7 +335,7 @@ def interrupt(*arguments: Any) -> None:
 
 @pytest.mark.parametrize("where", ["ot_lift.flows.MaximumLikelihood.loss", "ot_lift.densities.EnergyLikelihood.loss"])
 def test_ctrl_c_ends_the_whole_fit_with_the_best_state_so_far(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    X = gumbel_fit(3).X
+    X = gumbel_points(3)
     monkeypatch.setattr(where, interrupt)
     with few_draws(), pytest.warns(ConvergenceWarning, match="interrupted; the best state so far is kept"):
         density = quick().fit(X)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from density_fits import FITS, Fitted, few_draws, gaussian_fit, gumbel_fit, quick
+from density_fits import FITS, Fitted, few_draws, gaussian_fit, gumbel_points, quick
 
 from ot_lift import ConvexPotentialFlow, LogConcaveDensity
 from ot_lift.errors import DataError
@@ -52,7 +52,7 @@ def test_a_fit_that_broke_off_ends_where_an_unbroken_one_does(
 ) -> None:
     options = partial(TrainingOptions, checkpoint_seconds=0.0, evaluate_every=4)
     monkeypatch.setattr("ot_lift.estimators.TrainingOptions", options)
-    X = gumbel_fit(features).X
+    X = gumbel_points(features)
 
     def kill(record: dict[str, float], energy: Any) -> None:
         if record["step"] == 8:

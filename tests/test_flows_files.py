@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from flow_fits import FITS, Fitted, bent_fit, gaussian_fit, quick
+from flow_fits import FITS, Fitted, bent_points, gaussian_fit, gaussian_points, quick
 from torch.utils.data import DataLoader, TensorDataset
 
 from ot_lift import BrenierMap, ConvexPotentialFlow
@@ -97,13 +97,13 @@ def sampler(count: int, generator: torch.Generator) -> torch.Tensor:
 
 
 RESUMED: dict[str, tuple[dict[str, Any], Callable[[], Any], dict[str, Any]]] = {
-    "lift": ({}, lambda: bent_fit().X, {}),
-    "softplus in float64": ({"positivity": "softplus", "dtype": "float64"}, lambda: bent_fit().X, {}),
-    "two blocks, latent to data": ({"blocks": 2, "direction": "forward"}, lambda: bent_fit().X, {}),
-    "without a seed": ({"random_state": None}, lambda: bent_fit().X, {}),
-    "weights": ({}, lambda: bent_fit().X, {"sample_weight": np.linspace(0, 1, 1500)}),
+    "lift": ({}, lambda: bent_points(), {}),
+    "softplus in float64": ({"positivity": "softplus", "dtype": "float64"}, lambda: bent_points(), {}),
+    "two blocks, latent to data": ({"blocks": 2, "direction": "forward"}, lambda: bent_points(), {}),
+    "without a seed": ({"random_state": None}, lambda: bent_points(), {}),
+    "weights": ({}, lambda: bent_points(), {"sample_weight": np.linspace(0, 1, 1500)}),
     "a sampler": ({"batch_size": 32}, lambda: sampler, {}),
-    "noise on a constant column": ({}, lambda: np.c_[bent_fit().X, np.ones(1500)], {}),
+    "noise on a constant column": ({}, lambda: np.c_[bent_points(), np.ones(1500)], {}),
     "random probes": ({"hidden_features": (8,)}, lambda: np.random.default_rng(0).exponential(size=(300, 13)), {}),
 }
 
@@ -135,7 +135,7 @@ def test_a_fit_that_broke_off_ends_where_an_unbroken_one_does(
 
 
 def test_a_checkpoint_of_another_fit_and_a_loader_are_refused(tmp_path: Path, eager_checkpoints: None) -> None:
-    X = gaussian_fit().X
+    X = gaussian_points()
     quick().fit(X, resume=tmp_path)
     for other, data in ((quick(learning_rate=0.02), X), (quick(random_state=1), X), (quick(), X + 1e-6)):
         with pytest.raises(DataError, match="is of another fit"):
@@ -147,4 +147,4 @@ def test_a_checkpoint_of_another_fit_and_a_loader_are_refused(tmp_path: Path, ea
 def test_a_place_where_no_checkpoint_can_be_is_refused_before_training(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="expected resume to be a folder that can be made or written"):
-        quick().fit(gaussian_fit().X, resume=tmp_path / "file")
+        quick().fit(gaussian_points(), resume=tmp_path / "file")

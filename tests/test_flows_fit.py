@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from flow_fits import Array, Normal, bent, bent_fit, gaussian_fit, quick
+from flow_fits import Array, Normal, bent, bent_fit, bent_points, gaussian_fit, gaussian_points, quick
 from global_state import changed_since, snapshot
 from sklearn.base import BaseEstimator, clone
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -91,19 +91,19 @@ def test_cross_validation_and_grid_search_prefer_the_better_density(rng: np.rand
 )
 def test_a_parameter_out_of_range_is_named(parameter: str, value: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        quick(**{parameter: value}).fit(gaussian_fit().X)
+        quick(**{parameter: value}).fit(gaussian_points())
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("positivity", ["lift", "softplus", "square", "projection"])
 def test_every_positivity_lowers_the_held_out_value(positivity: str, dtype: str) -> None:
-    flow = quick(positivity=positivity, dtype=dtype, max_steps=60, batch_size=256).fit(bent_fit().X)
+    flow = quick(positivity=positivity, dtype=dtype, max_steps=60, batch_size=256).fit(bent_points())
     assert flow.used_network_
     assert flow.history_[-1]["held_out"] < flow.history_[0]["held_out"] - 0.5
 
 
 def test_the_same_seed_gives_the_same_flow_and_others_another() -> None:
-    X = bent_fit().X
+    X = bent_points()
 
     def fitted(seed: Any) -> Array:
         return np.asarray(quick(max_steps=60, random_state=seed).fit(X).log_prob(X))
@@ -115,7 +115,7 @@ def test_the_same_seed_gives_the_same_flow_and_others_another() -> None:
 
 
 def test_fitting_and_using_leave_global_state_and_inputs_alone() -> None:
-    X, weight = gaussian_fit().X.copy(), np.linspace(0, 1, 400)
+    X, weight = gaussian_points().copy(), np.linspace(0, 1, 400)
     for array in (X, weight):
         array.flags.writeable = False
     before = snapshot()
@@ -131,19 +131,19 @@ def test_callbacks_see_records_and_a_map_to_keep_and_can_end_training() -> None:
         seen.append((record, map_))
         return len(seen) == 2
 
-    flow = quick(max_steps=10_000, callbacks=[callback]).fit(bent_fit().X)
+    flow = quick(max_steps=10_000, callbacks=[callback]).fit(bent_points())
     assert flow.stop_reason_ == "callback" and len(flow.history_) == 3
-    x = torch.from_numpy(bent_fit().X[:9])
+    x = torch.from_numpy(bent_points()[:9])
     assert not torch.equal(seen[0][1](x), seen[1][1](x))
 
 
 def test_a_plateau_ends_training_and_the_clock_too() -> None:
-    assert quick(max_steps=10**6, patience=1).fit(gaussian_fit().X).stop_reason_ == "plateau"
-    assert quick(max_steps=10**6, max_seconds=0.2).fit(bent_fit().X).stop_reason_ == "max_seconds"
+    assert quick(max_steps=10**6, patience=1).fit(gaussian_points()).stop_reason_ == "plateau"
+    assert quick(max_steps=10**6, max_seconds=0.2).fit(bent_points()).stop_reason_ == "max_seconds"
 
 
 def test_the_progress_bar_writes_to_standard_error_alone(capfd: pytest.CaptureFixture[str]) -> None:
-    quick(progress=True).fit(gaussian_fit().X)
+    quick(progress=True).fit(gaussian_points())
     written = capfd.readouterr()
     assert written.out == "" and "held-out" in written.err
 
@@ -226,7 +226,7 @@ def test_weights_tilt_the_density(rng: np.random.Generator) -> None:
 
 
 def test_rows_of_no_weight_are_ignored_bit_for_bit(rng: np.random.Generator) -> None:
-    X = gaussian_fit().X
+    X = gaussian_points()
     weight = np.r_[np.ones(len(X)), np.zeros(30)]
     one, other = (quick().fit(np.r_[X, junk], sample_weight=weight) for junk in (np.zeros((30, 2)), 1e6 * X[:30]))
     np.testing.assert_array_equal(one.log_prob(X), other.log_prob(X))
@@ -246,16 +246,16 @@ def test_a_weight_of_two_is_about_a_row_that_comes_twice(rng: np.random.Generato
 )
 def test_bad_weights_are_refused_in_words(weight: Array, words: str) -> None:
     with pytest.raises(DataError, match=words):
-        quick().fit(gaussian_fit().X, sample_weight=weight)
+        quick().fit(gaussian_points(), sample_weight=weight)
 
 
 def test_too_few_rows_are_counted() -> None:
     with pytest.raises(DataError, match=r"expected X with at least 6 rows .*got 5"):
-        quick().fit(gaussian_fit().X[:5])
+        quick().fit(gaussian_points()[:5])
 
 
 def test_a_failed_fit_leaves_the_earlier_flow() -> None:
-    X = gaussian_fit().X
+    X = gaussian_points()
     flow = quick().fit(X)
     with pytest.raises(DataError):
         flow.fit(X * np.nan)
@@ -274,15 +274,15 @@ def interrupt(*arguments: Any) -> None:
 
 def test_ctrl_c_keeps_the_best_state_so_far() -> None:
     with pytest.warns(ConvergenceWarning, match="interrupted; the best state so far is kept") as caught:
-        flow = quick(max_steps=10**6, batch_size=256, callbacks=[interrupt]).fit(bent_fit().X)
+        flow = quick(max_steps=10**6, batch_size=256, callbacks=[interrupt]).fit(bent_points())
     assert caught[0].filename == __file__
     assert flow.stop_reason_ == "interrupted"
-    np.testing.assert_allclose(flow.invert(flow.transport(bent_fit().X)), bent_fit().X, atol=1e-6)
+    np.testing.assert_allclose(flow.invert(flow.transport(bent_points())), bent_points(), atol=1e-6)
 
 
 @pytest.mark.parametrize("direction", ["inverse", "forward"])
 def test_training_that_diverges_keeps_the_best_state_and_says_so(direction: str) -> None:
     with pytest.warns(ConvergenceWarning, match="diverged.*lower learning_rate"):
-        flow = quick(direction=direction, learning_rate=1e30, max_steps=400).fit(bent_fit().X)
+        flow = quick(direction=direction, learning_rate=1e30, max_steps=400).fit(bent_points())
     assert flow.stop_reason_ == "diverged" and not flow.used_network_
-    assert np.isfinite(flow.score(bent_fit().X))
+    assert np.isfinite(flow.score(bent_points()))
