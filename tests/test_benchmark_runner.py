@@ -424,7 +424,7 @@ def test_what_cannot_run_here_is_said(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="no pair of files"):
         wasserstein2_tasks(Options(data=tmp_path))
     missing: Callable[[], list[str]] = lambda: find_methods(task())[1]  # noqa: E731
-    assert all("cvxpy" in line or "ott-jax" in line for line in missing())
+    assert all("cvxpy" in line or "pip install 'ot-lift[peers]'" in line for line in missing())
 
 
 def test_methods_spend_the_budget_where_the_task_asks() -> None:
