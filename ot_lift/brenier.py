@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from scipy.stats import t as student
 from sklearn.base import BaseEstimator, TransformerMixin
 from torch import Tensor, nn
 
@@ -22,16 +21,16 @@ from ot_lift.estimators import (
     check_training,
     fingerprint,
     open_checkpoints,
-    part,
     plain_settings,
     potential_in_data_units,
     seed_of,
+    significantly_better,
     training_device,
     training_dtype,
     warn_of_end,
     warn_of_extrapolation,
 )
-from ot_lift.io import load_folder, save_folder
+from ot_lift.io import joined, load_folder, part, save_folder
 from ot_lift.lift import constrain
 from ot_lift.maps import GradientMap, StandardisedPotential, in_blocks
 from ot_lift.objectives import PlanRegression, SemiDual
@@ -48,9 +47,6 @@ _PLAN_STEPS = 500
 # In standardised units the semi-dual is about d/2 times the map's relative error above its minimum. Slower progress
 # than this a coordinate (0.004% of L2-UVP) between evaluations counts as none.
 _PROGRESS = 2e-5
-# The network replaces the start only if its held-out semi-dual is lower with this confidence: two standard errors,
-# and more of them where few points are held out.
-_SIGNIFICANT = 0.977
 
 
 # Without scikit-learn's wrapper for set_output, which asks for a positional X: `transform(Xs=…)` is POT's spelling.
@@ -299,8 +295,8 @@ class BrenierMap(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
             points.device
         )
         gain, error = objective.improvement(network, start)
-        degrees = min(len(objective.held_out_x), len(objective.held_out_y)) - 1
-        self.used_network_ = bool(gain > student.ppf(_SIGNIFICANT, degrees) * error)
+        count = min(len(objective.held_out_x), len(objective.held_out_y))
+        self.used_network_ = significantly_better(gain, error, points=count)
         chosen = network if self.used_network_ else start
         self.potential_ = StandardisedPotential(chosen.cpu(), units)
         self.map_ = GradientMap(self.potential_)
@@ -414,8 +410,7 @@ class BrenierMap(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
         """Write the fitted map to a folder: weights (safetensors), settings and records (JSON), checksums."""
         self._check_fitted()
         inner, units = self.potential_.inner, self.potential_.coordinates
-        tensors = {f"network.{name}": value for name, value in inner.state_dict().items()}
-        tensors |= {f"coordinates.{name}": value for name, value in vars(units).items()}
+        tensors = joined({"network": inner.state_dict(), "coordinates": vars(units)})
         for side in ("source", "target"):
             reach: Reach = getattr(self, f"_{side}_reach")
             tensors |= {f"{side}.centre": reach.centre, f"{side}.whitening": reach.whitening}
@@ -457,16 +452,16 @@ class BrenierMap(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
             inner = cast(Potential, copy_with_marks(network))
         inner = inner.double()
         try:
-            inner.load_state_dict(part(tensors, "network."))
+            inner.load_state_dict(part(tensors, "network"))
         except RuntimeError as error:
             raise DataError(
                 f"expected a network of the structure that the map in {path} was fitted with, got another "
                 f"{type(inner).__name__}: build it with the same arguments"
             ) from error
-        model.potential_ = StandardisedPotential(inner, Standardizer(**part(tensors, "coordinates.")))
+        model.potential_ = StandardisedPotential(inner, Standardizer(**part(tensors, "coordinates")))
         model.map_ = GradientMap(model.potential_)
         for side in ("source", "target"):
-            reach = Reach(**part(tensors, f"{side}."), radius=config["reach"][side])
+            reach = Reach(**part(tensors, side), radius=config["reach"][side])
             setattr(model, f"_{side}_reach", reach)
         model.used_network_ = config["used_network"]
         model.history_, model.stop_reason_ = config["history"], config["stop_reason"]

@@ -6,19 +6,16 @@ import math
 from dataclasses import dataclass
 
 import torch
-from scipy.stats import t as student
 from torch import Tensor
 
 from ot_lift.densities_normalizer import QUADRATURE_UP_TO, Normalizer, importance_sampling, quadrature
 from ot_lift.densities_proposal import Cells, FlowProposal, Proposal, StandardNormal
 from ot_lift.densities_sampling import steps_needed
+from ot_lift.estimators import significantly_better
 from ot_lift.flows_map import FlowMap
 from ot_lift.maps import in_blocks
 from ot_lift.potentials import Potential, Quadratic
 
-# The network is chosen only if the points like it better with this confidence: two standard errors, and more of them
-# where there are few points.
-_SIGNIFICANT = 0.977
 _DRAWS = 1 << 14  # of the proposal, for the normaliser and for the length of the chains
 
 
@@ -31,6 +28,7 @@ class EnergyChoice:
         normalizer: of exp(−E).
         proposal: what samples are first drawn from.
         steps: of the Metropolis chain after that.
+        bound: on the total variation between the chain's last state and the density, estimated.
         used_network: whether E is the trained network.
         log_likelihood: mean log-density of the points, nats.
         standard_error: of that mean, by the points and the normaliser.
@@ -40,6 +38,7 @@ class EnergyChoice:
     normalizer: Normalizer
     proposal: Proposal
     steps: int
+    bound: float
     used_network: bool
     log_likelihood: float
     standard_error: float
@@ -70,11 +69,11 @@ def choose(trained: Potential, map_: FlowMap | None, points: Tensor, generator: 
     normalizer = quadrature(trained, features) if features <= QUADRATURE_UP_TO else importance_sampling(log_weight)
     after = -in_blocks(trained, points) - normalizer.log_value
     gain, error = _mean_and_error(after - before, normalizer.standard_error)
-    if gain > float(student.ppf(_SIGNIFICANT, len(points) - 1)) * error:
+    if significantly_better(gain, error, points=len(points)):
         mean, error = _mean_and_error(after, normalizer.standard_error)
-        return EnergyChoice(trained, normalizer, proposal, steps_needed(log_weight)[0], True, mean, error)
+        return EnergyChoice(trained, normalizer, proposal, *steps_needed(log_weight), True, mean, error)
     mean, error = _mean_and_error(before, 0.0)
-    return EnergyChoice(start, closed_form(features), StandardNormal(features), 0, False, mean, error)
+    return EnergyChoice(start, closed_form(features), StandardNormal(features), 0, 0.0, False, mean, error)
 
 
 def gaussian_energy(features: int) -> Quadratic:

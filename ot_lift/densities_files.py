@@ -10,9 +10,9 @@ from typing import Any
 from ot_lift.densities_choice import gaussian_energy, make_proposal
 from ot_lift.densities_normalizer import Normalizer
 from ot_lift.densities_proposal import FlowProposal, Proposal, StandardNormal
-from ot_lift.estimators import part, plain_settings
+from ot_lift.estimators import plain_settings
 from ot_lift.flows_files import describe_map, rebuild_map
-from ot_lift.io import load_folder, save_folder
+from ot_lift.io import joined, load_folder, part, save_folder
 from ot_lift.maps import StandardisedPotential
 from ot_lift.potentials import ICNN, Potential
 from ot_lift.standardizer import Standardizer
@@ -45,12 +45,11 @@ class DensityFiles:
             DataError: if something else is in the way, or the place cannot be written.
         """
         inner = self.energy.inner
-        tensors = {f"energy.{name}": value for name, value in inner.state_dict().items()}
-        tensors |= {f"units.{name}": value for name, value in vars(self.energy.coordinates).items()}
+        tensors = joined({"energy": inner.state_dict(), "units": vars(self.energy.coordinates)})
         flow: dict[str, Any] = {}
         if isinstance(self.proposal, FlowProposal):
             flow, flow_tensors = describe_map(self.proposal.map_)
-            tensors |= {f"flow.{name}": value for name, value in flow_tensors.items()}
+            tensors |= joined({"flow": flow_tensors})
         config = {
             "parameters": plain_settings(self.settings),
             "network": inner.config() if isinstance(inner, ICNN) else {},
@@ -73,14 +72,14 @@ class DensityFiles:
         proposal: Proposal = StandardNormal(config["features"])
         if config["network"]:
             inner = ICNN(**config["network"]).double()
-        inner.load_state_dict(part(tensors, "energy."))
+        inner.load_state_dict(part(tensors, "energy"))
         if config["network"]:
             flow = config["flow"]
-            proposal = make_proposal(inner, rebuild_map(flow, part(tensors, "flow.")) if flow else None)
+            proposal = make_proposal(inner, rebuild_map(flow, part(tensors, "flow")) if flow else None)
         return cls(
             config["parameters"],
             config["fitted"],
             Normalizer(**config["normalizer"]),
-            StandardisedPotential(inner, Standardizer(**part(tensors, "units."))),
+            StandardisedPotential(inner, Standardizer(**part(tensors, "units"))),
             proposal,
         )

@@ -12,7 +12,8 @@ from ot_lift.batches import Batches, StreamBatches
 from ot_lift.constrained import Bound
 from ot_lift.densities_normalizer import Normalizer, importance_sampling, on_lattice, place, quadrature
 from ot_lift.densities_proposal import Proposal
-from ot_lift.likelihood import blurred
+from ot_lift.io import joined, part
+from ot_lift.likelihood import blurred, weighted_mean
 from ot_lift.maps import in_blocks
 from ot_lift.positivity import marked_parameters
 from ot_lift.rows import open_rows
@@ -164,11 +165,7 @@ class EnergyLikelihood(Objective):
         make_convex_(model)
         values = in_blocks(model, self.held_out_x).double()
         self._normalizer = self.integral.held_out(model)
-        if self.held_out_weight is None:
-            mean = float(values.mean())
-        else:
-            weight = self.held_out_weight.to(values)
-            mean = float((values * weight).sum() / weight.sum())
+        mean = weighted_mean(values, self.held_out_weight)
         return mean + self._normalizer.log_value - self._log_volume
 
     def report(self) -> dict[str, float]:
@@ -181,14 +178,13 @@ class EnergyLikelihood(Objective):
         return figures
 
     def state(self) -> dict[str, Tensor]:
-        parts = {"batches": self.batches.state(), "integral": self.integral.state()}
-        tensors = {f"{name}.{key}": value for name, part in parts.items() for key, value in part.items()}
+        tensors = joined({"batches": self.batches.state(), "integral": self.integral.state()})
         return tensors | {"generator": self._generator.get_state()}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         self._generator.set_state(state["generator"])
-        for prefix, owner in (("batches.", self.batches), ("integral.", self.integral)):
-            owner.load_state({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+        self.batches.load_state(part(state, "batches"))
+        self.integral.load_state(part(state, "integral"))
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import t as student
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from torch import Tensor, nn
@@ -26,6 +27,8 @@ from ot_lift.potentials import Potential
 from ot_lift.sides import Reach, Side
 from ot_lift.standardizer import Standardizer
 from ot_lift.training import TrainingOptions
+
+_CONFIDENCE = 0.977  # of two standard errors of a normal distribution
 
 
 def check_training(settings: Mapping[str, Any]) -> None:
@@ -226,6 +229,21 @@ def potential_in_data_units(
     return call
 
 
+def significantly_better(gain: float, error: float, *, points: int) -> bool:
+    """Whether held-out points prefer what was trained to its start: by two standard errors, more where they are few.
+
+    Args:
+        gain: mean of what is better by, over the points.
+        error: its standard error.
+        points: how many they are.
+
+    Example:
+        >>> significantly_better(2.5, 1.0, points=1000), significantly_better(2.5, 1.0, points=4)
+        (True, False)
+    """
+    return gain > float(student.ppf(_CONFIDENCE, points - 1)) * error
+
+
 def warn_of_end(stop_reason: str) -> None:
     """Warn the caller of ``fit``, two calls up, if training did not end as it should.
 
@@ -259,16 +277,6 @@ def warn_of_extrapolation(reach: Reach, points: Tensor, *, name: str, stacklevel
             ExtrapolationWarning,
             stacklevel=stacklevel + 1,
         )
-
-
-def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names start with a prefix, by the rest of their names.
-
-    Example:
-        >>> list(part({"a.x": torch.zeros(1), "b.x": torch.zeros(1)}, "a."))
-        ['x']
-    """
-    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
 def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,18 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from scipy.stats import t as student
 from torch import Tensor
 
+from ot_lift.estimators import significantly_better
 from ot_lift.flows_map import Blocks, FlowMap
 from ot_lift.flows_start import identity_blocks
 from ot_lift.flows_whitening import Whitening
 from ot_lift.likelihood import block_rows, log_density
 from ot_lift.maps import in_blocks
-
-# The blocks are chosen only if the points like them better with this confidence: two standard errors, and more of them
-# where there are few points.
-_SIGNIFICANT = 0.977
 
 
 @dataclass(frozen=True)
@@ -58,7 +54,7 @@ def choose(trained: Blocks, whitening: Whitening, points: Tensor) -> Choice:
     flow = FlowMap(trained, whitening.coordinates)
     before, after = _log_density(start.blocks, points), _log_density(flow.blocks, points)
     gain, error = _mean_and_error(after - before)
-    used = gain > float(student.ppf(_SIGNIFICANT, len(points) - 1)) * error
+    used = significantly_better(gain, error, points=len(points))
     mean, error = _mean_and_error(after if used else before)
     return Choice(flow if used else start, used, mean + whitening.log_volume, error)
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
-from ot_lift.estimators import part, plain_settings
+from ot_lift.estimators import plain_settings
 from ot_lift.flows_map import Blocks, FlowMap
 from ot_lift.flows_start import identity_blocks
-from ot_lift.io import load_folder, save_folder
+from ot_lift.io import joined, load_folder, part, save_folder
 from ot_lift.potentials import ICNN
 from ot_lift.sides import Reach
 from ot_lift.standardizer import Standardizer
@@ -64,14 +64,13 @@ class FlowFiles:
             config["parameters"],
             config["fitted"],
             rebuild_map(config, tensors),
-            Reach(**part(tensors, "reach."), radius=config["reach"]),
+            Reach(**part(tensors, "reach"), radius=config["reach"]),
         )
 
 
 def describe_map(map_: FlowMap) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """What JSON holds of a map, and its tensors by name: what :func:`rebuild_map` takes."""
-    tensors = {f"blocks.{name}": value for name, value in map_.blocks.state_dict().items()}
-    tensors |= {f"coordinates.{name}": value for name, value in vars(map_.coordinates).items()}
+    tensors = joined({"blocks": map_.blocks.state_dict(), "coordinates": vars(map_.coordinates)})
     config = {
         "networks": [block.config() for block in map_.blocks if isinstance(block, ICNN)],
         "direction": map_.blocks.direction,
@@ -93,5 +92,5 @@ def rebuild_map(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Flo
     """
     networks = [ICNN(**network) for network in config["networks"]]
     blocks = Blocks(networks, direction=config["direction"]) if networks else identity_blocks(config["features"])
-    blocks.double().load_state_dict(part(tensors, "blocks."))
-    return FlowMap(blocks, Standardizer(**part(tensors, "coordinates.")))
+    blocks.double().load_state_dict(part(tensors, "blocks"))
+    return FlowMap(blocks, Standardizer(**part(tensors, "coordinates")))

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ot_lift.errors import DataError
 
-__all__ = ["FORMAT_VERSION", "atomic_file", "is_saved", "load_folder", "save_folder"]
+__all__ = ["FORMAT_VERSION", "atomic_file", "is_saved", "joined", "load_folder", "part", "save_folder"]
 
 FORMAT_VERSION = 1
 _FORMAT = "ot-lift"
@@ -342,3 +342,26 @@ def writing(target: str | os.PathLike[str]) -> Iterator[None]:
         yield
     except OSError as error:
         raise _unwritable(Path(target), error) from error
+
+
+def joined(parts: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Named tensors of several owners as one mapping, names prefixed by the owner's and a dot.
+
+    Example:
+        >>> import torch
+        >>> list(joined({"a": {"x": torch.zeros(1)}, "b": {"x": torch.zeros(1)}}))
+        ['a.x', 'b.x']
+    """
+    return {f"{owner}.{name}": tensor for owner, tensors in parts.items() for name, tensor in tensors.items()}
+
+
+def part(tensors: Mapping[str, Tensor], owner: str) -> dict[str, Tensor]:
+    """The tensors of one owner of :func:`joined`, by their own names.
+
+    Example:
+        >>> import torch
+        >>> list(part({"a.x": torch.zeros(1), "b.x": torch.zeros(1)}, "a"))
+        ['x']
+    """
+    prefix = f"{owner}."
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

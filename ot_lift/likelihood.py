@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ot_lift.batches import Batches
 from ot_lift.constrained import Bound
 from ot_lift.errors import ConvergenceError
+from ot_lift.io import joined, part
 from ot_lift.training import Objective
 
 _BLOCK_NUMBERS = 1 << 24  # of Hessians at a time
@@ -87,10 +88,7 @@ class MaximumLikelihood(Objective):
             values = self.log_likelihood(model, self.held_out_x)
         except ConvergenceError:
             return math.nan
-        if self.held_out_weight is None:
-            return -float(values.mean())
-        weight = self.held_out_weight.to(values)
-        return -float((values * weight).sum() / weight.sum())
+        return -weighted_mean(values, self.held_out_weight)
 
     @torch.no_grad()
     def log_likelihood(self, model: nn.Module, x: Tensor) -> Tensor:
@@ -102,13 +100,24 @@ class MaximumLikelihood(Objective):
         return {}
 
     def state(self) -> dict[str, Tensor]:
-        return {"generator": self._generator.get_state()} | {
-            f"batches.{key}": value for key, value in self.batches.state().items()
-        }
+        return {"generator": self._generator.get_state()} | joined({"batches": self.batches.state()})
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         self._generator.set_state(state["generator"])
-        self.batches.load_state({k.removeprefix("batches."): v for k, v in state.items() if k.startswith("batches.")})
+        self.batches.load_state(part(state, "batches"))
+
+
+def weighted_mean(values: Tensor, weight: Tensor | None) -> float:
+    """Mean of ``values`` ``(n,)`` under weights ``(n,)`` of any sum; None: all are equal.
+
+    Example:
+        >>> weighted_mean(torch.tensor([1.0, 4.0]), torch.tensor([2.0, 1.0]))
+        2.0
+    """
+    if weight is None:
+        return float(values.mean())
+    weight = weight.to(values)
+    return float((values * weight).sum() / weight.sum())
 
 
 def blurred(x: Tensor, blur: Tensor | None, generator: torch.Generator) -> Tensor:

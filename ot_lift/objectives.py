@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ot_lift.batches import Batches
 from ot_lift.conjugate import conjugate
 from ot_lift.constrained import Bound, BoundPotential
+from ot_lift.io import joined, part
 from ot_lift.losses import plan_regression, semi_dual
 from ot_lift.potentials import Potential
 from ot_lift.training import Objective
@@ -122,16 +123,15 @@ class SemiDual(Objective):
         return figures
 
     def state(self) -> dict[str, Tensor]:
-        parts = {"source": self.source.state(), "target": self.target.state()}
-        tensors = {f"{side}.{key}": value for side, part in parts.items() for key, value in part.items()}
+        tensors = joined({"source": self.source.state(), "target": self.target.state()})
         tensors |= {"memory": self._memory.clone(), "held_out_argmax": self._held_out_argmax}
         if self._steps:  # for the averages of the next report
             tensors |= {"steps": torch.stack(self._steps), "unsolved": torch.stack(self._unsolved)}
         return tensors
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        for side, batches in (("source.", self.source), ("target.", self.target)):
-            batches.load_state({k.removeprefix(side): v for k, v in state.items() if k.startswith(side)})
+        for side, batches in (("source", self.source), ("target", self.target)):
+            batches.load_state(part(state, side))
         self._memory = state["memory"].to(self._memory, copy=True)
         self._held_out_argmax = state["held_out_argmax"].to(self._held_out_argmax)
         none = torch.empty(0)

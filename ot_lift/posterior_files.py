@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ot_lift.io import load_folder, save_folder
+from ot_lift.io import joined, load_folder, part, save_folder
 from ot_lift.posterior_latent import LatentMap
 from ot_lift.posterior_mode import Laplace
 from ot_lift.posterior_potential import CubicICNN
@@ -23,8 +23,8 @@ def write_map(path: Path, latent: LatentMap, record: dict[str, Any]) -> None:
         DataError: if something else is in the way, or the place cannot be written.
     """
     inner, units = latent.potential, vars(latent.units)
-    tensors = {f"network.{name}": value for name, value in inner.state_dict().items()}
-    tensors |= {f"laplace.{name}": value for name, value in units.items() if isinstance(value, Tensor)}
+    laplace = {name: value for name, value in units.items() if isinstance(value, Tensor)}
+    tensors = joined({"network": inner.state_dict(), "laplace": laplace})
     config = {
         "network": inner.config() if isinstance(inner, ICNN) else None,
         "strong_convexity": inner.strong_convexity,
@@ -42,16 +42,13 @@ def read_map(path: Path) -> tuple[LatentMap, dict[str, Any]]:
         DataError: if the folder is damaged, of another kind, or newer than this version of the library.
     """
     config, tensors = load_folder(path, kind=_KIND)
-
-    def part(kind: str) -> dict[str, Any]:
-        return {name.partition(".")[2]: value for name, value in tensors.items() if name.startswith(f"{kind}.")}
-
-    units = Laplace(**part("laplace"), **config["laplace"])
+    held: dict[str, Any] = {**part(tensors, "laplace"), **config["laplace"]}
+    units = Laplace(**held)
     inner: Potential = (
         Quadratic(len(units.mode), strong_convexity=config["strong_convexity"])
         if config["network"] is None
         else (CubicICNN if "cubic" in config["network"] else ICNN)(**config["network"])
     )
     inner = inner.double()
-    inner.load_state_dict(part("network"))
+    inner.load_state_dict(part(tensors, "network"))
     return LatentMap(inner, units, config["direction"]), config["record"]

@@ -13,7 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ot_lift.estimators import check_keeps_convex, check_training, training_device, training_dtype, training_options
+from ot_lift.estimators import (
+    check_keeps_convex,
+    check_training,
+    significantly_better,
+    training_device,
+    training_dtype,
+    training_options,
+)
 from ot_lift.lift import constrain
 from ot_lift.positivity import PositivityLike
 from ot_lift.posterior_latent import Direction
@@ -29,7 +36,6 @@ _SHARPNESS = 1.0  # of the activation: in Laplace coordinates a posterior bends 
 _HELD_OUT = 2048
 # Log weights that spread by less leave about 0.0002 nats of KL: nothing more is to be won.
 _SOLVED = 0.02
-_SIGNIFICANT = 2.0  # standard errors of the gain beyond which a network replaces the start
 _RESOLUTION = 0.25  # of the standard error of the start's held-out value: about that of the fitted one's
 
 
@@ -197,7 +203,7 @@ def _choose(
     gain = float(after.mean() - before.mean())
     error = float((after - before).std()) / math.sqrt(len(before))
     hopeless = not bool(torch.isfinite(before).all())
-    used = bool(torch.isfinite(after).all()) and (hopeless or gain > _SIGNIFICANT * error)
+    used = bool(torch.isfinite(after).all()) and (hopeless or significantly_better(gain, error, points=len(before)))
     return Fitted((network if used else start).cpu().double(), history, reason, used)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ot_lift.constrained import Bound, Constrained
 from ot_lift.errors import DataError
-from ot_lift.io import is_saved, load_folder, save_folder
+from ot_lift.io import is_saved, joined, load_folder, part, save_folder
 
 StopReason = str
 _CHECKPOINT_KIND = "checkpoint"
@@ -209,13 +209,10 @@ class _Loop:
     # --- checkpoints --------------------------------------------------------------------------------------------
 
     def save(self, folder: Path, fingerprint: str) -> None:
-        tensors = {f"model.{key}": value for key, value in self.model.state_dict().items()}
+        parts = {"model": self.model.state_dict(), "average": self.average, "best": self.best}
         for index, parameter in enumerate(self.parameters):
-            for key, value in self.optimizer.state.get(parameter, {}).items():
-                tensors[f"optimizer.{index}.{key}"] = value
-        for group in ("average", "best"):
-            tensors |= {f"{group}.{name}": value for name, value in getattr(self, group).items()}
-        tensors |= {f"objective.{key}": value for key, value in self.objective.state().items()}
+            parts[f"optimizer.{index}"] = self.optimizer.state.get(parameter, {})
+        tensors = joined(parts | {"objective": self.objective.state()})
         if self.losses:
             tensors["losses"] = torch.stack(self.losses)
         config = {"fingerprint": fingerprint, "progress": vars(self.progress)}
@@ -231,15 +228,14 @@ class _Loop:
 
         device = self.parameters[0].device
 
-        def part(prefix: str, home: torch.device = device) -> dict[str, Tensor]:
-            of_part = (key for key in tensors if key.startswith(prefix))
-            return {key.removeprefix(prefix): tensors[key].to(home) for key in of_part}
+        def part_at(owner: str, home: torch.device = device) -> dict[str, Tensor]:
+            return {name: tensor.to(home) for name, tensor in part(tensors, owner).items()}
 
-        self.model.load_state_dict(part("model."))
+        self.model.load_state_dict(part_at("model"))
         for index, parameter in enumerate(self.parameters):
-            self.optimizer.state[parameter] = part(f"optimizer.{index}.")
-        self.average, self.best = part("average."), part("best.")
-        self.objective.load_state(part("objective.", torch.device("cpu")))  # it knows where its own tensors live
+            self.optimizer.state[parameter] = part_at(f"optimizer.{index}")
+        self.average, self.best = part_at("average"), part_at("best")
+        self.objective.load_state(part_at("objective", torch.device("cpu")))  # it knows where its own tensors live
         self.losses = list(tensors["losses"].to(device)) if "losses" in tensors else []
         self.progress = _Progress(**config["progress"])
         self.started = time.monotonic() - self.progress.seconds

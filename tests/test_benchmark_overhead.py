@@ -6,11 +6,13 @@ from typing import Any
 
 import benchmark_records
 import pytest
+import torch
 
-from benchmarks.experiments import experiment_cells, find_experiment
+from benchmarks.experiments import experiment_cells, find_experiment, overhead
 from benchmarks.experiments.cells import ExperimentCell, ExperimentMethod
 from benchmarks.experiments.overhead import METHODS, PLACES, OverheadTask
 from benchmarks.tasks import Options
+from ot_lift import ICNN
 
 
 @pytest.mark.parametrize(("place", "name"), [("energy", "lift"), ("flow-d2", "ADMM balanced")])
@@ -23,7 +25,12 @@ def test_a_cell_times_both_sides(place: str, name: str) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_takes_a_step_of_a_flow(name: str) -> None:
-    OverheadTask("flow-d2")._step(name, 0)()
+    model = overhead._model(name, ICNN(2, (8, 8)), overhead.FLOW_LIFT)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    batch = torch.randn(32, 2, generator=torch.Generator().manual_seed(0))
+    overhead._training(model, lambda: batch, overhead._likelihood)()
+    moved = [not torch.equal(*pair) for pair in zip(before, model.parameters(), strict=True)]
+    assert any(moved) and all(bool(parameter.isfinite().all()) for parameter in model.parameters())
 
 
 def test_cells_run_alone() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -218,8 +219,11 @@ def test_no_point_of_the_fit_is_warned_about(rng: np.random.Generator) -> None:
     weight = {"source_weight": rng.uniform(size=400)}
     for X, Y, weights in ((many, few, {}), (few, many, {}), (many, few, weight)):
         fitted = quick().fit(X, Y, **weights)
-        fitted.transport(X)
-        fitted.invert(Y)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            fitted.transport(X)
+            fitted.invert(Y)
+        assert not [one for one in caught if one.category is ExtrapolationWarning]
 
 
 # -------------------------------------------------------------------------------------------------- score

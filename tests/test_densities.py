@@ -31,6 +31,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from ot_lift import ConvexPotentialFlow, LogConcaveDensity
+from ot_lift.densities_sampling import TOTAL_VARIATION
 from ot_lift.errors import ConvergenceWarning, DataError, NotFittedError
 
 
@@ -57,7 +58,7 @@ def test_of_a_gaussian_the_log_likelihood_is_found_and_the_start_is_kept(
 def test_a_network_on_a_gaussian_stays_within_a_hundredth_of_a_nat_a_dimension(
     features: int, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ot_lift.densities_choice._SIGNIFICANT", 0.001)  # whatever unseen points say
+    monkeypatch.setattr("ot_lift.estimators._CONFIDENCE", 0.001)  # whatever unseen points say
     truth = Normal.random(features, rng, condition=1e4)
     with few_draws():
         density = quick(hidden_features=(16, 16), max_steps=150, batch_size=256).fit(truth.draw(6000, rng))
@@ -135,6 +136,17 @@ def test_importance_sampling_and_quadrature_agree_within_their_errors() -> None:
     log_volume = float(torch.linalg.slogdet(density.energy_.coordinates.matrix).logabsdet)
     exact = float(torch.logsumexp(-values, 0)) + step - log_volume
     assert abs(density.log_normalizer_ - exact) < 4 * density.log_normalizer_standard_error_ + 1e-4
+
+
+def test_chains_that_end_too_soon_are_warned_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ot_lift.densities_sampling.MOST_STEPS", 1)
+    with (
+        few_draws(),
+        pytest.warns(ConvergenceWarning, match="off the density by .* longest chains of 1 steps") as caught,
+    ):
+        density = quick(hidden_features=(16, 16), max_steps=60, batch_size=256).fit(gumbel_points(3))
+    assert caught[0].filename == __file__
+    assert density.sampling_bound_ > TOTAL_VARIATION >= gumbel_fit(3).density.sampling_bound_ > 0
 
 
 def test_few_effective_draws_are_warned_about(monkeypatch: pytest.MonkeyPatch) -> None:

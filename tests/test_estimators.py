@@ -19,9 +19,9 @@ from ot_lift.estimators import (
     fingerprint,
     numbers_of,
     open_checkpoints,
-    part,
     plain_settings,
     seed_of,
+    significantly_better,
     training_device,
     training_dtype,
     warn_of_end,
@@ -142,4 +142,8 @@ def test_what_json_cannot_hold_is_left_out() -> None:
         "b": [1, "x"],
         "e": True,
     }
-    assert part({"a.b": torch.ones(1), "c": torch.ones(1)}, "a.").keys() == {"b"}
+
+
+def test_the_start_is_kept_unless_the_gain_is_beyond_chance() -> None:
+    assert significantly_better(2.01, 1.0, points=100_000) and not significantly_better(1.99, 1.0, points=100_000)
+    assert not significantly_better(2.01, 1.0, points=20) and not significantly_better(float("nan"), 1.0, points=20)

@@ -47,7 +47,7 @@ def test_by_default_gaussians_end_within_a_hundredth_of_a_nat_a_dimension(
 def test_a_network_on_a_gaussian_stays_within_a_hundredth_of_a_nat_a_dimension(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ot_lift.flows_choice._SIGNIFICANT", 0.001)  # whatever unseen points say
+    monkeypatch.setattr("ot_lift.estimators._CONFIDENCE", 0.001)  # whatever unseen points say
     truth = Normal.random(2, rng, condition=1e4)
     flow = quick(hidden_features=(16, 16), max_steps=200, batch_size=256).fit(truth.draw(6000, rng))
     fresh = truth.draw(4000, rng)

@@ -21,7 +21,7 @@ import torch
 
 from ot_lift import io
 from ot_lift.errors import DataError
-from ot_lift.io import atomic_file, load_folder, save_folder
+from ot_lift.io import atomic_file, joined, load_folder, part, save_folder
 
 FILES = ["config.json", "manifest.json", "tensors.safetensors"]
 
@@ -301,3 +301,9 @@ def test_an_atomic_file_appears_when_it_is_complete(tmp_path: Path) -> None:
         raise Stop
     assert path.read_bytes() == b"first"
     assert os.listdir(path.parent) == ["x.bin"]
+
+
+def test_parts_come_back_from_what_they_were_joined_to() -> None:
+    parts = {"a": {"x": torch.ones(1)}, "a.1": {"x": torch.ones(2)}, "a.10": {"y.z": torch.ones(3)}}
+    whole = joined(parts)
+    assert part(whole, "a.1").keys() == {"x"} and part(whole, "a.10").keys() == {"y.z"} and part(whole, "b") == {}
