@@ -12,6 +12,7 @@ import torch
 from sklearn.base import BaseEstimator, TransformerMixin
 from torch import Tensor, nn
 
+from ot_lift.brenier_files import MapFiles
 from ot_lift.certificate import Certificate, certify
 from ot_lift.constrained import Constrained
 from ot_lift.data import as_batch
@@ -21,7 +22,6 @@ from ot_lift.estimators import (
     check_training,
     fingerprint,
     open_checkpoints,
-    plain_settings,
     potential_in_data_units,
     seed_of,
     significantly_better,
@@ -30,23 +30,23 @@ from ot_lift.estimators import (
     warn_of_end,
     warn_of_extrapolation,
 )
-from ot_lift.io import joined, load_folder, part, save_folder
 from ot_lift.lift import constrain
 from ot_lift.maps import GradientMap, StandardisedPotential, in_blocks
 from ot_lift.objectives import PlanRegression, SemiDual
 from ot_lift.positivity import PositivityLike, copy_with_marks
 from ot_lift.potentials import ICNN, Potential, Quadratic
-from ot_lift.sides import Reach, Side
+from ot_lift.sides import Side
 from ot_lift.standardizer import Standardizer
 from ot_lift.starts import align_with_identity_, coordinates, plan_images
 from ot_lift.training import Trained, TrainingOptions, train
 
-_KIND = "brenier-map"
 _ALIGNMENT_ROWS = 2048
 _PLAN_STEPS = 500
 # In standardised units the semi-dual is about d/2 times the map's relative error above its minimum. Slower progress
 # than this a coordinate (0.004% of L2-UVP) between evaluations counts as none.
 _PROGRESS = 2e-5
+# Fitted attributes that are plain values: what a file holds of them.
+_RECORDS = ("used_network_", "history_", "stop_reason_", "fit_seconds_")
 
 
 # Without scikit-learn's wrapper for set_output, which asks for a positional X: `transform(Xs=…)` is POT's spelling.
@@ -409,24 +409,9 @@ class BrenierMap(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
     def save(self, path: str | Path) -> None:
         """Write the fitted map to a folder: weights (safetensors), settings and records (JSON), checksums."""
         self._check_fitted()
-        inner, units = self.potential_.inner, self.potential_.coordinates
-        tensors = joined({"network": inner.state_dict(), "coordinates": vars(units)})
-        for side in ("source", "target"):
-            reach: Reach = getattr(self, f"_{side}_reach")
-            tensors |= {f"{side}.centre": reach.centre, f"{side}.whitening": reach.whitening}
-        kind = "icnn" if isinstance(inner, ICNN) else "quadratic" if isinstance(inner, Quadratic) else "custom"
-        config = {
-            "parameters": plain_settings(self.get_params()),
-            "network": {"kind": kind, **(inner.config() if isinstance(inner, ICNN) else {})},
-            "features": self.n_features_in_,
-            "used_network": self.used_network_,
-            "reach": {"source": self._source_reach.radius, "target": self._target_reach.radius},
-            "history": self.history_,
-            "stop_reason": self.stop_reason_,
-            "fit_seconds": self.fit_seconds_,
-            "certificate": self.certificate_.to_dict(),
-        }
-        save_folder(Path(path), kind=_KIND, config=config, tensors=tensors)
+        reaches = {"source": self._source_reach, "target": self._target_reach}
+        records = {name: getattr(self, name) for name in _RECORDS}
+        MapFiles(self.get_params(), records, self.potential_, reaches, self.certificate_).write(Path(path))
 
     @classmethod
     def load(cls, path: str | Path, *, network: Potential | None = None) -> BrenierMap:
@@ -439,34 +424,13 @@ class BrenierMap(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
         Raises:
             DataError: if the folder is damaged, of another kind, or newer than this version of the library.
         """
-        config, tensors = load_folder(Path(path), kind=_KIND)
-        model = cls(**config["parameters"])
-        kind = config["network"].pop("kind")
-        if kind == "icnn":
-            inner: Potential = ICNN(**config["network"])
-        elif kind == "quadratic":
-            inner = Quadratic(config["features"], strong_convexity=model.strong_convexity)
-        elif network is None:
-            raise DataError(f"the map in {path} was fitted with network=…; pass the same structure to load")
-        else:
-            inner = cast(Potential, copy_with_marks(network))
-        inner = inner.double()
-        try:
-            inner.load_state_dict(part(tensors, "network"))
-        except RuntimeError as error:
-            raise DataError(
-                f"expected a network of the structure that the map in {path} was fitted with, got another "
-                f"{type(inner).__name__}: build it with the same arguments"
-            ) from error
-        model.potential_ = StandardisedPotential(inner, Standardizer(**part(tensors, "coordinates")))
-        model.map_ = GradientMap(model.potential_)
-        for side in ("source", "target"):
-            reach = Reach(**part(tensors, side), radius=config["reach"][side])
-            setattr(model, f"_{side}_reach", reach)
-        model.used_network_ = config["used_network"]
-        model.history_, model.stop_reason_ = config["history"], config["stop_reason"]
-        model.certificate_ = Certificate.from_dict(config["certificate"])
-        model.n_features_in_, model.fit_seconds_ = config["features"], config["fit_seconds"]
+        files = MapFiles.read(Path(path), network)
+        model = cls(**files.settings)
+        for name in _RECORDS:
+            setattr(model, name, files.records[name])
+        model.potential_, model.map_ = files.potential, GradientMap(files.potential)
+        model._source_reach, model._target_reach = files.reaches["source"], files.reaches["target"]
+        model.certificate_, model.n_features_in_ = files.certificate, files.potential.features
         return model
 
 

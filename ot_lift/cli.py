@@ -292,7 +292,8 @@ def _told(sentences: list[str], page: Path) -> str:
 def _apply(verb: str, fitted: Path, points: Path, out: Path, columns: str | None, *, as_json: bool) -> None:
     """Stream the rows of a file through a map into another file."""
     from ot_lift.brenier import BrenierMap
-    from ot_lift.tables import open_table, write_table
+    from ot_lift.tables import open_table
+    from ot_lift.tables_write import write_table
 
     model = BrenierMap.load(fitted)
     table = open_table(points, columns=listed(columns))

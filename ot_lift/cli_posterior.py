@@ -124,7 +124,7 @@ def _write_draws(data: Any, target: NumPyroTarget, place: Path) -> None:
     import numpy as np
 
     from ot_lift.report_posterior import columns_by_label
-    from ot_lift.tables import write_table
+    from ot_lift.tables_write import write_table
 
     partial = place / f".draws.{secrets.token_hex(8)}.nc"
     try:

@@ -23,7 +23,8 @@ from ot_lift.cli import app
 from ot_lift.compare import compare
 from ot_lift.errors import ConvergenceError, ExtrapolationWarning
 from ot_lift.objectives import SemiDual
-from ot_lift.tables import open_table, write_table
+from ot_lift.tables import open_table
+from ot_lift.tables_write import write_table
 from ot_lift.training import TrainingOptions
 
 Array = np.ndarray[Any, np.dtype[Any]]
