@@ -19,6 +19,7 @@ import numpy as np
 from benchmarks.quality import defaults
 from benchmarks.record import RESULTS, figure, write_record
 from benchmarks.throughput import trained_map
+from ot_lift.isolation import high_water_mark
 
 _FEATURES, _CHUNK = 8, 1 << 18
 _MIB = 1024**2
@@ -47,15 +48,10 @@ def worker(fitted: str, points: str, out: str) -> None:
     from ot_lift.cli import app
 
     app(["transport", fitted, points, "--out", out], standalone_mode=False)
-    print(_highest_resident_bytes() / _MIB)
-
-
-def _highest_resident_bytes() -> int:
-    """Of this program alone: `ru_maxrss` also counts what its parent held before this program took its place."""
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError("expected Linux, which tells a process' highest resident memory")
+    highest = high_water_mark()
+    if highest is None:
+        raise RuntimeError("expected a system that tells a process' highest resident memory")
+    print(highest / _MIB)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -7,7 +7,6 @@ with its memory, inversion of a hundred thousand.
 from __future__ import annotations
 
 import argparse
-import resource
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ import torch
 from benchmarks.quality import defaults
 from benchmarks.record import figure, write_record
 from ot_lift import ICNN, BrenierMap
+from ot_lift.isolation import PeakMemory
 
 _REPEATS, _BATCH = 15, 4096
 _TRANSPORT_ROWS, _INVERT_ROWS, _FEATURES = 1_000_000, 100_000, 8
@@ -72,7 +72,7 @@ def sweep_figures() -> list[dict[str, object]]:
 
 
 def transport_in_fresh_process(folder: Path) -> tuple[float, float]:
-    """Seconds to transport a million points, and peak memory above what loading the map and data takes (MiB)."""
+    """Seconds to transport a million points, and the growth of its peak memory over what it held before (MiB)."""
     command = [sys.executable, "-m", "benchmarks.throughput", "--worker", str(folder)]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     took, memory = result.stdout.split()[-2:]
@@ -84,11 +84,12 @@ def worker(folder: Path) -> None:
     fitted = BrenierMap.load(folder / "map")
     x = np.random.default_rng(0).normal(size=(_TRANSPORT_ROWS, _FEATURES)).astype(np.float32)
     fitted.transport(x[:1000])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    memory = PeakMemory()
+    memory.start()
     began = time.perf_counter()
     fitted.transport(x)
     took = time.perf_counter() - began
-    print(took, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    print(took, (memory.grown() or 0) / 2**20)
 
 
 def trained_map(rng: np.random.Generator, *, steps: int = 500, rows: int = 20_000) -> BrenierMap:

@@ -18,7 +18,16 @@ from typing import Any
 import torch
 from joblib.externals.loky import ProcessPoolExecutor
 
-__all__ = ["MEMORY_METHOD", "Messages", "OutOfTime", "PeakMemory", "Phases", "captured", "in_fresh_process"]
+__all__ = [
+    "MEMORY_METHOD",
+    "Messages",
+    "OutOfTime",
+    "PeakMemory",
+    "Phases",
+    "captured",
+    "high_water_mark",
+    "in_fresh_process",
+]
 
 MEMORY_METHOD = (
     "highest resident memory while fitting and transporting the held-out points, less what the process held just "
@@ -148,15 +157,16 @@ class PeakMemory:
         """Take the memory held now as the zero."""
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-        self._zero = _high_water_mark()
+        self._zero = high_water_mark()
 
     def grown(self) -> int | None:
         """Bytes of growth since `start`, 0 or more; None where the system does not tell (Windows)."""
-        now, zero = _high_water_mark(), self._zero
+        now, zero = high_water_mark(), self._zero
         return None if now is None or zero is None else max(0, now - zero)
 
 
-def _high_water_mark() -> int | None:
+def high_water_mark() -> int | None:
+    """Highest resident memory of this program so far, bytes; None where the system does not tell (Windows)."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
             if line.startswith("VmHWM:"):
