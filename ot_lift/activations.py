@@ -58,6 +58,45 @@ _TABLE: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor], Callable[.
 }
 
 
+class InSweep:
+    """An activation of one sharpness as a sweep without autograd computes it, written to buffers.
+
+    Attributes:
+        into: pre-activations are given times this.
+        out: σ(u) is what is written, times this.
+        bend: pσ″(u) is what is written, times this.
+    """
+
+    into, out, bend = 1.0, 1.0, 1.0
+
+    def __init__(self, activation: Activation, sharpness: float) -> None:
+        self.activation, self.sharpness = activation, sharpness
+
+    def fill(self, u: Tensor, value: Tensor, slope: Tensor, *, spare: Tensor, ones: Tensor) -> None:
+        """Write σ(u) and σ′(u); ``spare`` is memory to write to, ``ones`` is full of them."""
+        value.copy_(self.activation.value(u, self.sharpness))
+        slope.copy_(self.activation.slope(u, self.sharpness))
+
+    def fill_bend(self, p: Tensor, u: Tensor, slope: Tensor, bend: Tensor) -> None:
+        """Write pσ″(u)."""
+        torch.mul(p, self.activation.curvature(u, slope, self.sharpness), out=bend)
+
+
+class _SoftplusInSweep(InSweep):
+    """By the kernels of log σ(−βu): one exponential for value and slope, one pass for the curvature."""
+
+    def __init__(self, activation: Activation, sharpness: float) -> None:
+        super().__init__(activation, sharpness)
+        self.into, self.out, self.bend = -sharpness, -1.0 / sharpness, sharpness
+
+    def fill(self, u: Tensor, value: Tensor, slope: Tensor, *, spare: Tensor, ones: Tensor) -> None:
+        torch.ops.aten.log_sigmoid_forward.output(u, output=value, buffer=spare)
+        torch.ops.aten.log_sigmoid_backward.grad_input(ones, u, spare, grad_input=slope)
+
+    def fill_bend(self, p: Tensor, u: Tensor, slope: Tensor, bend: Tensor) -> None:
+        torch.ops.aten.sigmoid_backward.grad_input(p, slope, grad_input=bend)
+
+
 class Activation:
     r"""A convex, non-decreasing function :math:`\sigma_\beta(u) = \sigma(\beta u)/\beta` and its derivatives.
 
@@ -82,6 +121,10 @@ class Activation:
             raise ValueError(f"expected activation to be one of {sorted(_TABLE)}, got {name!r}")
         self.name = name
         self.value, self.slope, self.curvature = _TABLE[name]
+
+    def in_sweep(self, sharpness: float) -> InSweep:
+        """The function of that sharpness for a sweep without autograd."""
+        return (_SoftplusInSweep if self.name == "softplus" else InSweep)(self, sharpness)
 
     def __repr__(self) -> str:
         return f"Activation({self.name!r})"

@@ -119,6 +119,10 @@ class Quadratic(Potential):
     def gradient(self, x: Tensor) -> Tensor:
         return (x @ self.factor) @ self.factor.T + self._strong_convexity * x + self.linear
 
+    def value_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        gradient = self.gradient(x)
+        return 0.5 * ((gradient + self.linear) * x).sum(-1) + self.offset, gradient
+
     def linearise(self, x: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
         def product(v: Tensor) -> Tensor:
             return (v @ self.factor) @ self.factor.T + self._strong_convexity * v
@@ -365,8 +369,7 @@ class ICNN(Potential):
         state = self._forward(x)
         gradient, p, t = self._backward(x, state)
         bends = self._bends(state, p)
-        columns = constants.columns(state.squared, t, bends) or [x[:, :0]]
-        hessian = constants.sum_outer(torch.cat(columns, 1))
+        hessian = constants.sum_outer(constants.columns(state.squared, t, bends)).expand(n, -1, -1)
         jacobian = x
         for k, width in enumerate(self.hidden_features):
             direct = constants.inputs[k]

@@ -84,3 +84,20 @@ def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"one of \['celu', 'softplus', 'squareplus'\], got 'relu'"):
         Activation("relu")
     assert repr(Activation("celu")) == "Activation('celu')"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("sharpness", [0.5, 4.0])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_sweep_has_the_same_functions(name: str, sharpness: float, dtype: torch.dtype) -> None:
+    activation, u = Activation(name), grid(dtype)
+    p = normal(len(u), dtype=dtype, seed=1)
+    slope = activation.slope(u, sharpness)
+    expected = activation.value(u, sharpness), slope, p * activation.curvature(u, slope, sharpness)
+
+    kind = activation.in_sweep(sharpness)
+    scaled, value, found, bend, spare = u * kind.into, *(torch.empty_like(u) for _ in range(4))
+    kind.fill(scaled, value, found, spare=spare, ones=torch.ones_like(u))
+    kind.fill_bend(p, scaled, found, bend)
+    for ours, theirs in zip((value * kind.out, found, bend * kind.bend), expected, strict=True):
+        assert_close(ours, theirs, rtol=1e-5 if dtype == torch.float32 else 1e-12, atol=1e-6)
