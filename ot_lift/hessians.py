@@ -103,16 +103,17 @@ class Constants:
                 found.append(mixed)
         return found
 
-    def sum_outer(self, columns: Sequence[Tensor]) -> Tensor:
+    def sum_outer(self, columns: Sequence[Tensor], n: int) -> Tensor:
         """Q + Σ 2tcc′ over the squared units, with the first layer's Σ pσ″(a + 2sc)(a + 2sc)′ where it is tabled.
 
         Args:
             columns: those of :meth:`columns`, each ``(n, width)``.
+            n: number of points.
 
         Returns:
-            ``(n, features, features)``, symmetric; n is 1 if nothing is tabled.
+            ``(n, features, features)``, symmetric.
         """
-        triangles = self.quadratic[None]
+        triangles = self.quadratic.expand(n, -1)
         for column, table in zip(columns, self.tables, strict=True):
             triangles = torch.addmm(triangles, column, table)
         return triangles.index_select(1, self.places).view(-1, self.features, self.features)

@@ -369,7 +369,7 @@ class ICNN(Potential):
         state = self._forward(x)
         gradient, p, t = self._backward(x, state)
         bends = self._bends(state, p)
-        hessian = constants.sum_outer(constants.columns(state.squared, t, bends)).expand(n, -1, -1)
+        hessian = constants.sum_outer(constants.columns(state.squared, t, bends), n)
         jacobian = x
         for k, width in enumerate(self.hidden_features):
             direct = constants.inputs[k]
