@@ -11,9 +11,9 @@ from posteriors.target import Posterior
 __all__ = ["Posterior", "Reference", "load", "names", "reference"]
 
 _NAMES = (
-    *("cox_digit", "cox_photograph", "gamma_pumps", "lasso_diabetes", "linear_diabetes", "logistic_breast_cancer"),
-    *("logistic_breast_cancer_laplace", "multinomial_digits", "multinomial_wine", "negative_binomial_linnerud"),
-    *("poisson_linnerud", "probit_iris", "weibull_leukaemia"),
+    *("cox_digit", "cox_photograph", "gamma_diabetes", "gamma_pumps", "lasso_diabetes", "linear_diabetes"),
+    *("logistic_breast_cancer", "logistic_breast_cancer_laplace", "multinomial_digits", "multinomial_wine"),
+    *("negative_binomial_linnerud", "ordinal_diabetes", "poisson_linnerud", "probit_iris", "weibull_leukaemia"),
 )
 
 
