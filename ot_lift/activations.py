@@ -1,4 +1,4 @@
-"""Smooth, convex, non-decreasing activations with their first two derivatives in closed form."""
+"""Smooth, convex, non-decreasing activations with their first three derivatives in closed form."""
 
 from __future__ import annotations
 
@@ -22,6 +22,10 @@ def _softplus_curvature(u: Tensor, slope: Tensor, sharpness: Tensor | float) -> 
     return torch.addcmul(slope, slope, slope, value=-1) * sharpness
 
 
+def _softplus_third(u: Tensor, slope: Tensor, curvature: Tensor, sharpness: Tensor | float) -> Tensor:
+    return curvature * (1 - 2 * slope) * sharpness
+
+
 def _celu(u: Tensor, sharpness: Tensor | float) -> Tensor:
     return u.clamp_min(0) + torch.expm1(u.clamp_max(0) * sharpness) / sharpness
 
@@ -32,6 +36,10 @@ def _celu_slope(u: Tensor, sharpness: Tensor | float) -> Tensor:
 
 def _celu_curvature(u: Tensor, slope: Tensor, sharpness: Tensor | float) -> Tensor:
     return torch.where(u < 0, slope * sharpness, 0.0)
+
+
+def _celu_third(u: Tensor, slope: Tensor, curvature: Tensor, sharpness: Tensor | float) -> Tensor:
+    return curvature * sharpness
 
 
 def _squareplus(u: Tensor, sharpness: Tensor | float) -> Tensor:
@@ -51,10 +59,15 @@ def _squareplus_curvature(u: Tensor, slope: Tensor, sharpness: Tensor | float) -
     return 0.5 * (1.0 / sharpness) ** 2 * root * root * root
 
 
-_TABLE: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor], Callable[..., Tensor]]] = {
-    "softplus": (_softplus, _softplus_slope, _softplus_curvature),
-    "celu": (_celu, _celu_slope, _celu_curvature),
-    "squareplus": (_squareplus, _squareplus_slope, _squareplus_curvature),
+def _squareplus_third(u: Tensor, slope: Tensor, curvature: Tensor, sharpness: Tensor | float) -> Tensor:
+    return -3 * curvature * u / (u * u + (1.0 / sharpness) ** 2)
+
+
+_Function = Callable[..., Tensor]
+_TABLE: dict[str, tuple[_Function, _Function, _Function, _Function]] = {
+    "softplus": (_softplus, _softplus_slope, _softplus_curvature, _softplus_third),
+    "celu": (_celu, _celu_slope, _celu_curvature, _celu_third),
+    "squareplus": (_squareplus, _squareplus_slope, _squareplus_curvature, _squareplus_third),
 }
 
 
@@ -120,7 +133,7 @@ class Activation:
         if name not in _TABLE:
             raise ValueError(f"expected activation to be one of {sorted(_TABLE)}, got {name!r}")
         self.name = name
-        self.value, self.slope, self.curvature = _TABLE[name]
+        self.value, self.slope, self.curvature, self.third = _TABLE[name]
 
     def in_sweep(self, sharpness: float) -> InSweep:
         """The function of that sharpness for a sweep without autograd."""

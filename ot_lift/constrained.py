@@ -106,6 +106,10 @@ class BoundPotential(Bound, Potential):
         hessian: Tensor = self._run(self._potential.hessian, x)
         return hessian
 
+    def hessian_with_slope(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        hessian, slope = self._run(self._potential.hessian_with_slope, x)
+        return hessian, lambda matrix: self._run(slope, matrix)
+
     def hessian_product(self, x: Tensor, v: Tensor) -> Tensor:
         product: Tensor = self._run(self._potential.hessian_product, x, v)
         return product

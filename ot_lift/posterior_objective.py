@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ot_lift.conjugate import conjugate
 from ot_lift.constrained import Bound, BoundPotential
 from ot_lift.posterior_latent import Direction, log_normal, pull, push
 from ot_lift.posterior_mode import Laplace
@@ -58,20 +59,26 @@ class ReverseKL(Objective):
     def loss(self, model: Bound) -> Tensor:
         assert isinstance(model, BoundPotential)  # for the type checker: estimators constrain potentials
         z = self._z
-        with torch.no_grad():
-            u = push(model, z, self.direction, tol=_TRAINING_TOL, throw=False)[0]
-        value, gradient = self.target.value_gradient(self.units.to_user(u.cpu()))
-        slope = (gradient @ self.units.root).to(u)
         if self.direction == "forward":  # log q(∇φ(z)) = log N(z) − log det ∇²φ(z)
+            image = model.gradient(z)
+            value, slope = self._at(image.detach())
             log_det, factor, bend = _log_det_and_slope(model, z)
             excess = slope + _solve(factor, z + bend)
-            moved = (excess * model.gradient(z)).sum(1)
+            moved = (excess * image).sum(1)
         else:  # log q(u) = log N(∇φ(u)) + log det ∇²φ(u); where ∇φ(u) = z is held, ∇²φ(u) du = −d∇φ(u)
+            with torch.no_grad():
+                u = conjugate(model, z, tol=_TRAINING_TOL, throw=False).argmax
+            value, slope = self._at(u)
             log_det, factor, bend = _log_det_and_slope(model, u)
             excess = _solve(factor, slope - bend) + z
             moved, log_det = -(excess * model.gradient(u)).sum(1), -log_det
-        log_ratio = (value - self.units.log_density).to(u) + log_det
+        log_ratio = value + log_det
         return -(log_ratio + moved - moved.detach()).mean()
+
+    def _at(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Log density above that of the mode ``(n,)`` and its gradient ``(n, d)``, in standardised coordinates."""
+        value, gradient = self.target.value_gradient(self.units.to_user(u.cpu()))
+        return (value - self.units.log_density).to(u), (gradient @ self.units.root).to(u)
 
     def log_weights(self, potential: Potential, z: Tensor) -> Tensor:
         """Log π(θ) − log q(θ) ``(n,)``, π unnormalised, for the images of latents ``z``; float64."""
@@ -96,17 +103,12 @@ class ReverseKL(Objective):
         self._generator.set_state(state["generator"])
 
 
+@torch.no_grad()
 def _log_det_and_slope(model: BoundPotential, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Log det ∇²φ(x), a lower factor of ∇²φ(x), and the gradient of the former in x; without a graph."""
-    with torch.enable_grad():
-        leaf = x.detach().requires_grad_()
-        hessian = model.value_gradient_hessian(leaf)[2]
-        factor = _factor(hessian.detach(), model.strong_convexity)
-        inverse = torch.cholesky_inverse(factor)
-        bend = torch.zeros_like(x)
-        if hessian.requires_grad:  # that of a quadratic does not depend on x
-            (bend,) = torch.autograd.grad(hessian, leaf, inverse, materialize_grads=True)
-    return 2 * factor.diagonal(dim1=1, dim2=2).log().sum(1), factor, bend
+    hessian, slope = model.hessian_with_slope(x)
+    factor = _factor(hessian, model.strong_convexity)
+    return 2 * factor.diagonal(dim1=1, dim2=2).log().sum(1), factor, slope(torch.cholesky_inverse(factor))
 
 
 def _factor(hessian: Tensor, strong_convexity: float) -> Tensor:

@@ -95,3 +95,16 @@ class CubicICNN(ICNN):
         bent = (excess * self.cubic_weights)[:, :, None] * self.cubic_inputs
         hessian = hessian + self.cubic_inputs.T @ bent
         return value + excess.pow(3) @ self.cubic_weights / 6.0, gradient + self._slope(excess), hessian
+
+    def hessian_with_slope(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        hessian, inner = super().hessian_with_slope(x)
+        with torch.no_grad():
+            directions = self.cubic_inputs.detach()
+            excess, weights = self._excess(x), self.cubic_weights.detach()
+            hessian += directions.T @ ((excess * weights)[:, :, None] * directions)
+            bends = (excess > 0) * weights
+
+        def slope(matrix: Tensor) -> Tensor:
+            return inner(matrix) + (((matrix @ directions.T) * directions.T).sum(1) * bends) @ directions
+
+        return hessian, slope

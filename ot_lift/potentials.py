@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from ot_lift.activations import Activation
 from ot_lift.hessians import Constants, sweep
+from ot_lift.hessians_slope import hessian_with_slope
 from ot_lift.initialisers import folded_normal_, principled_
 from ot_lift.positivity import mark_nonnegative
 
@@ -58,6 +59,19 @@ class Potential(nn.Module, ABC):
     def hessian(self, x: Tensor) -> Tensor:
         """∇²φ(x), shape ``(n, features, features)``, symmetric."""
         return self.value_gradient_hessian(x)[2]
+
+    def hessian_with_slope(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """∇²φ(x), and M ↦ ∇ₓ⟨M, ∇²φ(x)⟩ ``(n, features)`` of symmetric M in the Hessian's shape; without a graph."""
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            hessian = self.hessian(leaf)
+
+        def slope(matrix: Tensor) -> Tensor:
+            if not hessian.requires_grad:
+                return torch.zeros_like(leaf)
+            return torch.autograd.grad(hessian, leaf, matrix, retain_graph=True, materialize_grads=True)[0]
+
+        return hessian.detach(), slope
 
     def hessian_product(self, x: Tensor, v: Tensor) -> Tensor:
         """∇²φ(x)·v row by row, ``v`` and result of shape ``(n, features)``."""
@@ -383,6 +397,9 @@ class ICNN(Potential):
             if k or not constants.first_in_table:
                 hessian = torch.baddbmm(hessian, jacobian * bends[k][:, None], jacobian.transpose(1, 2))
         return state.value, gradient, hessian
+
+    def hessian_with_slope(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        return hessian_with_slope(self, x)
 
 
 class AutogradPotential(Potential):

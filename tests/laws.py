@@ -158,6 +158,22 @@ def every_derivative_agrees_with_autograd(make: Make, generator: torch.Generator
                     assert not actual.requires_grad, f"{spelling} keeps a graph under no_grad"
 
 
+def hessian_slope_agrees_with_autograd(make: Make, generator: torch.Generator) -> None:
+    potential = make(torch.float64)
+    x = points(potential, generator)
+    leaf, _, _, hessian = _by_autograd(potential, x)
+    matrix = torch.randn(hessian.shape, generator=generator, dtype=x.dtype)
+    matrix = matrix + matrix.mT
+    (expected,) = torch.autograd.grad((matrix * hessian).sum(), leaf, materialize_grads=True)
+    found, slope = potential.hessian_with_slope(x)
+    assert not found.requires_grad
+    _close(found, hessian, 1e-10)
+    for scale in (1.0, -2.0):  # a second matrix at the same points
+        actual = slope(scale * matrix)
+        assert not actual.requires_grad
+        _close(actual, scale * expected, 1e-9)
+
+
 def trained_tensors(potential: Potential) -> list[Tensor]:
     """What a loss of this potential trains: its parameters, or the emitted weights of a bound one."""
     own = [p for p in potential.parameters() if p.requires_grad]
@@ -361,6 +377,7 @@ POTENTIAL_LAWS: tuple[Law, ...] = (
     hessian_is_symmetric_and_at_least_mu,
     hessian_is_symmetric_and_at_least_mu_in_single_precision,
     every_derivative_agrees_with_autograd,
+    hessian_slope_agrees_with_autograd,
     derivatives_differentiate_in_points_and_parameters,
     derivatives_differentiate_as_finite_differences_do,
     fenchel_young_holds_with_equality_at_the_gradient,

@@ -23,17 +23,19 @@ def grid(dtype: torch.dtype) -> Tensor:
 
 @pytest.mark.parametrize("sharpness", SHARPNESSES, ids=str)
 @pytest.mark.parametrize("name", NAMES)
-def test_slope_and_curvature_are_the_derivatives(name: str, sharpness: Tensor | float) -> None:
+def test_slope_curvature_and_third_are_the_derivatives(name: str, sharpness: Tensor | float) -> None:
     activation = Activation(name)
     u = grid(torch.float64).requires_grad_()
     value = activation.value(u, sharpness)
     (slope,) = torch.autograd.grad(value.sum(), u, create_graph=True)
-    (curvature,) = torch.autograd.grad(slope.sum(), u)
+    (curvature,) = torch.autograd.grad(slope.sum(), u, create_graph=True)
+    (third,) = torch.autograd.grad(curvature.sum(), u)
     found = activation.slope(u, sharpness)
     assert_close(found, slope, rtol=1e-12, atol=1e-14)
     smooth = u.detach() != 0 if name == "celu" else slice(None)  # its second derivative jumps there
     expected = activation.curvature(u, found, sharpness)
     assert_close(expected[smooth], curvature[smooth], rtol=1e-10, atol=1e-12)
+    assert_close(activation.third(u, found, expected, sharpness)[smooth], third[smooth], rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

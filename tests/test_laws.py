@@ -94,6 +94,7 @@ class _Wrong(Quadratic):
         laws.gradient_leaves_a_second_order_remainder,
         laws.hessian_leaves_a_second_order_remainder,
         laws.every_derivative_agrees_with_autograd,
+        laws.hessian_slope_agrees_with_autograd,
         laws.derivatives_differentiate_in_points_and_parameters,
     ],
 )
