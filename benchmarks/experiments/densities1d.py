@@ -60,14 +60,14 @@ class Target:
         """Evenly spaced points of the interval, `(count,)`."""
         return np.linspace(*self.interval, count)
 
-    def quadrature(self) -> tuple[Array, Array]:
+    def quadrature(self, panels: int = _PANELS, count: int = _NODES) -> tuple[Array, Array]:
         """Nodes `(256,)` in the interval and the logarithms of their weights.
 
-        Sixteen panels of equal probability with sixteen Gauss–Legendre nodes each: close to one another where the
-        mass is, so that a kink costs little.
+        Sixteen panels of equal probability with sixteen Gauss–Legendre nodes each, unless told otherwise: close to one
+        another where the mass is, so that a kink costs little.
         """
-        edges = np.clip(self.law.ppf(np.linspace(0, 1, _PANELS + 1)), *self.interval)
-        nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+        edges = np.clip(self.law.ppf(np.linspace(0, 1, panels + 1)), *self.interval)
+        nodes, weights = np.polynomial.legendre.leggauss(count)
         half = np.diff(edges)[:, None] / 2
         places = (edges[:-1, None] + half) + half * nodes
         return places.ravel(), np.log(half * weights).ravel()

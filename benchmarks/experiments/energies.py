@@ -1,7 +1,7 @@
-"""Log-concave energies on the line and the ways to keep their weights non-negative, the same in every experiment.
+"""Log-concave energies and the ways to keep their weights non-negative, the same in every experiment; data on the line.
 
-The model is p(x) = exp(−E(x))/Z on the target's interval, E an input-convex network with 0.02·x²/2 in it. It is fitted
-by the forward Kullback–Leibler divergence: the mean of E over a batch plus log Z by quadrature.
+The model is p(x) = exp(−E(x))/Z on the target's support, E an input-convex network with 0.02·‖x‖²/2 in it. It is
+fitted by the forward Kullback–Leibler divergence: the mean of E over a batch plus log Z by quadrature.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from benchmarks.experiments.densities1d import GRID_POINTS, Array, Target, kullback_leibler, normalised, total_variation
 from ot_lift import ICNN, Lift
 from ot_lift.constrained import Constrained
-from ot_lift.positivity import ADMM, marked_parameters
+from ot_lift.positivity import ADMM, PositivityLike, marked_parameters
 
 TRAINING_POINTS, VALIDATION_POINTS = 200_000, 20_000
 BATCH = 256
@@ -36,24 +36,25 @@ LIFT: Mapping[str, Any] = {
 LIFT_SETTINGS: Mapping[str, Any] = {**LIFT, "summary_features": list(LIFT["summary_features"])}  # as JSON types
 
 
-def energy(seed: int, width: int = WIDTH) -> ICNN:
-    """A fresh network, `(n, 1)` to `(n,)`.
+def energy(seed: int, width: int = WIDTH, features: int = 1) -> ICNN:
+    """A fresh network, `(n, features)` to `(n,)`.
 
     Example:
         >>> sum(parameter.numel() for parameter in energy(0).parameters())
         33667
     """
-    return ICNN(1, (width,) * LAYERS, generator=torch.Generator().manual_seed(seed), **ENERGY)
+    return ICNN(features, (width,) * LAYERS, generator=torch.Generator().manual_seed(seed), **ENERGY)
 
 
 def lifted(network: ICNN, seed: int, **options: Any) -> Lift:
     """The lift as the paper sets it up for energies; `options` in place of its own."""
-    return Lift(network, features=1, generator=torch.Generator().manual_seed(seed), **{**LIFT, **options})
+    generator = torch.Generator().manual_seed(seed)
+    return Lift(network, features=network.features, generator=generator, **{**LIFT, **options})
 
 
 @functools.cache
 def wide_width() -> int:
-    """The width at which a network has about as many trained parameters as the lift of the narrow one.
+    """The width at which a network on the line has about as many trained parameters as the lift of the narrow one.
 
     Example:
         >>> width = wide_width()
@@ -69,28 +70,40 @@ def wide_width() -> int:
     return round((-middle + math.sqrt(middle**2 + 4 * squares * trained)) / (2 * squares))
 
 
-def _admm(schedule: str) -> Callable[[int], Constrained]:
-    return lambda seed: Constrained(energy(seed), lambda: ADMM(10.0, schedule))
+class Maker(Protocol):
+    """Makes an energy with its positivity."""
+
+    def __call__(self, seed: int, features: int = 1) -> Constrained:
+        """Fresh, `(n, features)` to `(n,)`."""
 
 
-def _low_softplus(seed: int) -> Constrained:
+def _kept(positivity: PositivityLike) -> Maker:
+    return lambda seed, features=1: Constrained(energy(seed, features=features), positivity)
+
+
+def _low_softplus(seed: int, features: int = 1) -> Constrained:
     """Softplus whose weights start where the lift's slack does."""
-    model = Constrained(energy(seed), "softplus")
+    model = Constrained(energy(seed, features=features), "softplus")
     with torch.no_grad():
         for raw in model.raw:
             raw.fill_(LIFT["slack"])
     return model
 
 
-MODELS: Mapping[str, Callable[[int], Constrained]] = {
-    "lift": lambda seed: lifted(energy(seed), seed),
-    "softplus": lambda seed: Constrained(energy(seed), "softplus"),
+MODELS: Mapping[str, Maker] = {
+    "lift": lambda seed, features=1: lifted(energy(seed, features=features), seed),
+    "softplus": _kept("softplus"),
     "softplus from -2": _low_softplus,
-    "projection": lambda seed: Constrained(energy(seed), "projection"),
-    "ADMM fixed": _admm("fixed"),
-    "ADMM balanced": _admm("balanced"),
-    "ADMM doubling": _admm("doubling"),
-    "wide softplus": lambda seed: Constrained(energy(seed, wide_width()), "softplus"),
+    "projection": _kept("projection"),
+    **{
+        f"ADMM {schedule}": _kept(functools.partial(ADMM, 10.0, schedule))
+        for schedule in ("fixed", "balanced", "doubling")
+    },
+    "wide softplus": lambda seed, features=1: Constrained(energy(seed, wide_width(), features), "softplus"),
+}
+SETTINGS: Mapping[str, Mapping[str, Any]] = {  # of methods, beside the name
+    "lift": LIFT_SETTINGS,
+    **{f"ADMM {schedule}": {"rho": 10.0, "schedule": schedule} for schedule in ("fixed", "balanced", "doubling")},
 }
 
 
@@ -100,7 +113,7 @@ class Trial:
 
     Attributes:
         model: with its positivity.
-        reference: what a lift emits from when it is evaluated, `(n, 1)`.
+        reference: what a lift emits from when it is evaluated, `(n, features)`.
         condition: what a lift emits from in a step, given the batch of that step.
     """
 
@@ -110,22 +123,51 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Data:
-    """Points of one target and seed, float32, with the quadrature.
+class EnergyData:
+    """Points of one target and seed, float32, with a quadrature on its support.
 
     Attributes:
-        target: where they are from.
-        training: `(200,000, 1)`.
-        validation: `(20,000, 1)`.
-        nodes: of the quadrature, `(256, 1)`.
-        log_weights: `(256,)`.
+        training: `(200,000, features)`.
+        validation: `(20,000, features)`.
+        nodes: of the quadrature, `(m, features)`.
+        log_weights: `(m,)`.
     """
 
-    target: Target
     training: Tensor
     validation: Tensor
     nodes: Tensor
     log_weights: Tensor
+
+    def batches(self, seed: int, size: int = BATCH) -> Callable[[], Tensor]:
+        """Draws `(size, features)` of the training points, with replacement."""
+        generator = torch.Generator().manual_seed(seed)
+        return lambda: self.training[torch.randint(len(self.training), (size,), generator=generator)]
+
+    def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
+        """Mean of E over the batch plus log Z, in nats."""
+        energies: Tensor = model(torch.cat([batch, self.nodes]))
+        return energies[: len(batch)].mean() + torch.logsumexp(self.log_weights - energies[len(batch) :], 0)
+
+    def exact(self) -> Self:
+        """The same with the quadrature that figures are from, float64."""
+        return replace(self, nodes=self.nodes.double(), log_weights=self.log_weights.double())
+
+    @torch.no_grad()
+    def held_out(self, model: Constrained, reference: Tensor) -> float:
+        """The same over the validation points; a lift's weights are emitted once, from `reference`."""
+        plain = model.bake(reference).double()
+        return float(self.exact().loss(plain, self.validation.double()))
+
+
+@dataclass(frozen=True)
+class Data(EnergyData):
+    """Points on the line, `(n, 1)`, with 256 nodes.
+
+    Attributes:
+        target: where they are from.
+    """
+
+    target: Target
 
     @classmethod
     def drawn(
@@ -135,24 +177,7 @@ class Data:
         rng = np.random.default_rng(seed)
         training, held_out = (_column(target.sample(count, rng)) for count in (points, validation))
         nodes, log_weights = target.quadrature()
-        return cls(target, training, held_out, _column(nodes), torch.from_numpy(log_weights).float())
-
-    def batches(self, seed: int, size: int = BATCH) -> Callable[[], Tensor]:
-        """Draws `(size, 1)` of the training points, with replacement."""
-        generator = torch.Generator().manual_seed(seed)
-        return lambda: self.training[torch.randint(len(self.training), (size,), generator=generator)]
-
-    def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
-        """Mean of E over the batch plus log Z, in nats."""
-        energies: Tensor = model(torch.cat([batch, self.nodes]))
-        return energies[: len(batch)].mean() + torch.logsumexp(self.log_weights - energies[len(batch) :], 0)
-
-    @torch.no_grad()
-    def held_out(self, model: Constrained, reference: Tensor) -> float:
-        """The same over the validation points; a lift's weights are emitted once, from `reference`."""
-        plain = model.bake(reference).double()
-        exact = replace(self, nodes=self.nodes.double(), log_weights=self.log_weights.double())
-        return float(exact.loss(plain, self.validation.double()))
+        return cls(training, held_out, _column(nodes), torch.from_numpy(log_weights).float(), target)
 
     @torch.no_grad()
     def density(self, model: Constrained, reference: Tensor) -> tuple[Array, Array, list[Tensor]]:

@@ -10,8 +10,8 @@ from benchmarks.experiments import Experiment
 from benchmarks.experiments.cells import ExperimentCell, ExperimentMethod, Outcome
 from benchmarks.experiments.densities1d import TARGETS
 from benchmarks.experiments.energies import (
-    LIFT_SETTINGS,
     MODELS,
+    SETTINGS,
     Data,
     Trial,
     divergences,
@@ -57,11 +57,7 @@ class GalleryTask(EnergyTask):
 
 def methods() -> list[ExperimentMethod]:
     """Every method with what it is made of."""
-    own: dict[str, Mapping[str, Any]] = {
-        "lift": LIFT_SETTINGS,
-        WIDE: {"width": wide_width()},
-        **{f"ADMM {schedule}": {"rho": 10.0, "schedule": schedule} for schedule in ("fixed", "balanced", "doubling")},
-    }
+    own: dict[str, Mapping[str, Any]] = {**SETTINGS, WIDE: {"width": wide_width()}}
     return [ExperimentMethod(name, {"positivity": name, **own.get(name, {})}) for name in (*MODELS, GAUSSIAN)]
 
 
@@ -80,13 +76,7 @@ def cells(options: Options, seeds: Sequence[int], threads: int) -> list[Experime
         own = [method for method in methods() if method.name != WIDE or target in WIDE_TARGETS]
         if options.quick:
             own = [method for method in own if method.name in _QUICK_METHODS]
-        found += cells_of(tasks, [method for method in own if method.name != GAUSSIAN], seeds, threads)
-        found += [
-            ExperimentCell(tasks["paper"], method, seed, threads)
-            for method in own
-            if method.name == GAUSSIAN
-            for seed in seeds
-        ]
+        found += cells_of(tasks, own, seeds, threads, untrained=(GAUSSIAN,))
     return found
 
 

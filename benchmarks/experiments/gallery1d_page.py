@@ -5,17 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from benchmarks.experiments import Page
 from benchmarks.experiments.densities1d import TARGETS
 from benchmarks.experiments.energies import MODELS
-from benchmarks.experiments.pages import OURS, curves, medians, order_of, part, seeds_cell, settings_of, won
-from benchmarks.metrics import by_method
+from benchmarks.experiments.fit_pages import (
+    Places,
+    costs_table,
+    dots,
+    failures,
+    protocols_of,
+    results_of,
+    under,
+    values_table,
+    wins_table,
+)
+from benchmarks.experiments.pages import OURS, curves, medians, order_of, part, settings_of
 from ot_lift.report_figures import Plot
-from ot_lift.report_tables import Cell, Column, Row, Table
-from ot_lift.report_theme import Theme, legend, panels, plain_ticks, render
-from ot_lift.report_words import names, number, seconds
+from ot_lift.report_theme import Theme, legend, panels, render
+from ot_lift.report_words import names, number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,7 +31,7 @@ Record = Mapping[str, Any]
 
 _KEY = "total_variation"
 _GOALS = dict.fromkeys(TARGETS, 0.005) | {"laplace": 0.012}  # of the lift, tuned: its median over seeds
-_PROTOCOLS = ("tuned", "paper")
+METHODS, UNTRAINED = (*MODELS, "Gaussian"), ("Gaussian",)
 _METRICS = (
     ("total variation", "½∫|p − q| between the target and the fitted density on 8,000 points; 0 is the target itself."),
     (
@@ -44,37 +51,28 @@ def page(records: Sequence[Record]) -> Page:
     Args:
         records: Of `gallery1d`, any of them.
     """
-    results = [record for record in records if record["settings"]["task"]["protocol"] != "tuning"]
-    protocols = [name for name in _PROTOCOLS if part(results, protocol=name)]
-    tables = [
-        (f"Protocol {name}", "Median over seeds, every seed below it. Bold: the least median.", _table(results, name))
+    results = results_of(records)
+    protocols = protocols_of(results)
+    order = order_of(results, METHODS)
+    places = {
+        name: {TARGETS[target].title: own for target, own in _by_target(under(results, name, UNTRAINED)).items()}
         for name in protocols
+    }
+    explanation = "Median over seeds, every seed below it. Bold: the least median."
+    tables = [
+        (f"Protocol {name}", explanation, values_table(own, order, _KEY, "total variation"))
+        for name, own in places.items()
     ]
-    tables.append(
+    tables += [
         (
             "Seeds that the lift wins",
             "Seeds at which the lift's total variation is smaller, of those that both have.",
-            _wins(results, protocols),
-        )
-    )
-    tables.append(
-        ("What a fit takes", "Trained numbers; and the wall-clock time, where it counts.", _costs(records, protocols))
-    )
-    plots = [plot for name in protocols for plot in _plots(_with_gaussian(results, name), name)]
-    return Page(_sentences(results, protocols), tables, plots, _METRICS)
-
-
-def _order(records: Sequence[Record]) -> list[str]:
-    return order_of(records, [*MODELS, "Gaussian"])
-
-
-def _with_gaussian(records: Sequence[Record], protocol: str) -> list[Record]:
-    """Records of a protocol; the Gaussian is the same under each."""
-    return [
-        record
-        for record in records
-        if record["settings"]["task"]["protocol"] == protocol or record["method"] == "Gaussian"
+            wins_table(places, order, _KEY),
+        ),
+        ("What a fit takes", "Trained numbers; and the wall-clock time, where it counts.", costs_table(records, order)),
     ]
+    plots = [plot for name, own in places.items() for plot in _plots(own, order, name)]
+    return Page(_sentences(results, protocols), tables, plots, _METRICS)
 
 
 def _by_target(records: Sequence[Record]) -> dict[str, list[Record]]:
@@ -86,7 +84,7 @@ def _by_target(records: Sequence[Record]) -> dict[str, list[Record]]:
 def _sentences(records: Sequence[Record], protocols: Sequence[str]) -> list[str]:
     told = []
     for protocol in protocols:
-        middle = {target: medians(own, _KEY) for target, own in _by_target(_with_gaussian(records, protocol)).items()}
+        middle = {target: medians(own, _KEY) for target, own in _by_target(under(records, protocol, UNTRAINED)).items()}
         ours = [target for target, found in middle.items() if OURS in found and found[OURS] <= min(found.values())]
         lost = [
             f"{target} (least: {min(found, key=found.__getitem__)} {number(min(found.values()))}, "
@@ -113,84 +111,15 @@ def _sentences(records: Sequence[Record], protocols: Sequence[str]) -> list[str]
             f"The lift's goal in the tuned protocol is reached on {len(goal) - len(missed)} of {len(goal)} targets"
             + (f"; missed on {names(missed)}." if missed else ".")
         )
-    failed = [record for record in records if record["status"] != "ok"]
-    told += [f"{record['task']} × {record['method']}, seed {record['seed']}: {record['reason']}" for record in failed]
-    return told
-
-
-# ------------------------------------------------------------------------------------------- tables
-def _table(records: Sequence[Record], protocol: str) -> Table:
-    own = _with_gaussian(records, protocol)
-    targets = _by_target(own)
-    rows = tuple(
-        Row(name, name == OURS, tuple(seeds_cell(mine, name, _KEY) for mine in targets.values()))
-        for name in _order(own)
-    )
-    return Table((Column("method"), *(Column(TARGETS[name].title, "total variation") for name in targets)), rows)
-
-
-def _wins(records: Sequence[Record], protocols: Sequence[str]) -> Table:
-    targets = list(_by_target(records))
-    rows = []
-    for protocol in protocols:
-        own = _by_target(_with_gaussian(records, protocol))
-        for name in _order(records):
-            if name == OURS:
-                continue
-            pairs = [won(own.get(target, []), name, _KEY) for target in targets]
-            cells = tuple(Cell(f"{w} of {n}", w / n) if n else Cell("–") for w, n in pairs)
-            if any(n for _, n in pairs):
-                rows.append(Row(f"{name}, {protocol}", False, cells))
-    return Table((Column("against"), *(Column(TARGETS[name].title) for name in targets)), tuple(rows))
-
-
-def _costs(records: Sequence[Record], protocols: Sequence[str]) -> Table:
-    results = [record for record in records if record["settings"]["task"]["protocol"] in protocols]
-    numbers, times, shoulder = (medians(results, key) for key in ("parameters", "fit_seconds", "shoulder_share"))
-    chosen = _chosen(records)
-    rows = []
-    for name in _order(results):
-        if name in numbers:
-            cells = (
-                Cell(f"{numbers[name]:,.0f}", numbers[name]),
-                Cell(seconds(times.get(name)), times.get(name)),
-                Cell(f"{100 * shoulder[name]:.0f}%", shoulder[name]),
-                Cell(chosen.get(name, "–")),
-            )
-            rows.append(Row(name, name == OURS, cells))
-    columns = (
-        *(
-            Column("method"),
-            Column("trained numbers"),
-            Column("fit", "median"),
-            Column("on the shoulder", "at the end"),
-        ),
-        Column("step sizes chosen", "tuned, by target"),
-    )
-    return Table(columns, tuple(rows))
-
-
-def _chosen(records: Sequence[Record]) -> dict[str, str]:
-    found: dict[str, list[str]] = {}
-    for target, own in _by_target(part(records, protocol="tuning")).items():
-        for name, rates in by_method(own, "learning_rate").items():
-            found.setdefault(name, []).append(f"{target} {', '.join(f'{rate:g}' for rate in rates.values())}")
-    return {name: " · ".join(lines) for name, lines in found.items()}
+    return told + failures(records)
 
 
 # ----------------------------------------------------------------------------------------- pictures
-def _plots(records: Sequence[Record], protocol: str) -> list[Plot]:
-    own = {TARGETS[name].title: mine for name, mine in _by_target(records).items()}
-    order = _order(records)
-    entropy = {TARGETS[name].title: float(TARGETS[name].law.entropy()) for name in _by_target(records)}
+def _plots(own: Places, order: Sequence[str], protocol: str) -> list[Plot]:
+    entropy = {target.title: float(target.law.entropy()) for target in TARGETS.values()}
+    label = "Total variation"
     found = [
-        Plot(
-            f"seeds-{protocol}",
-            f"Total variation of every seed, {protocol}",
-            "A dot is a seed, a bar the median.",
-            "Total variation by method, a panel for each target, a dot for each seed, logarithmic.",
-            render(lambda theme: _draw_seeds(own, order, theme)),
-        ),
+        dots(f"seeds-{protocol}", f"{label} of every seed, {protocol}", own, _KEY, label, methods=order),
         Plot(
             f"densities-{protocol}",
             f"Densities over targets, {protocol}",
@@ -216,22 +145,6 @@ def _plots(records: Sequence[Record], protocol: str) -> list[Plot]:
         ),
     ]
     return [plot for plot in found if plot is not None]
-
-
-def _draw_seeds(targets: Mapping[str, Sequence[Record]], order: Sequence[str], theme: Theme) -> Figure:
-    figure, axes = panels(len(targets), theme, height=0.9 + 0.24 * len(order), across=3)
-    for place, (axis, (title, records)) in enumerate(zip(axes, targets.items(), strict=True)):
-        values = by_method(records, _KEY)
-        for row, name in enumerate(order):
-            if own := list(values.get(name, {}).values()):
-                colour = theme.colour(name, OURS, order)
-                axis.plot(own, [row] * len(own), "o", color=colour, markersize=5, alpha=0.7, markeredgewidth=0)
-                axis.plot([float(np.median(own))], [row], "|", color=colour, markersize=16, markeredgewidth=2)
-        axis.set(xscale="log", yticks=range(len(order)), ylim=(len(order) - 0.5, -0.5))
-        plain_ticks(axis.xaxis)
-        axis.set_yticklabels(order if place % 3 == 0 else [])
-        axis.set_title(title, color=theme.ink, fontsize=10, loc="left")
-    return figure
 
 
 def _draw_densities(targets: Mapping[str, Sequence[Record]], order: Sequence[str], theme: Theme) -> Figure:

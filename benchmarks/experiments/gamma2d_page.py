@@ -1,0 +1,134 @@
+"""The page of `gamma2d`: total variation by method, protocol and seed; densities in the plane; curves over training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks.experiments import Page
+from benchmarks.experiments.densities2d import PLANE_TARGETS, divergences, normalised
+from benchmarks.experiments.energies import MODELS
+from benchmarks.experiments.fit_pages import (
+    Places,
+    against,
+    costs_table,
+    dots,
+    failures,
+    protocols_of,
+    results_of,
+    under,
+    values_table,
+    wins_table,
+)
+from benchmarks.experiments.pages import curves, order_of
+from ot_lift.report_figures import Plot
+from ot_lift.report_theme import Theme, panels, render
+from ot_lift.report_words import number
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Record = Mapping[str, Any]
+
+_KEY = "total_variation"
+_METHODS, _UNTRAINED = (*MODELS, "Gaussian"), ("Gaussian",)
+_PICTURED = ("lift", "softplus", "projection", "Gaussian")
+_EXTENT = 8.0  # of the pictures; less than 1% of the mass lies beyond
+_METRICS = (
+    ("total variation", "½∫|p − q| between the target and the fitted density on a grid; 0 is the target itself."),
+    ("Kullback–Leibler", "∫p log(p/q) on the same grid, nats."),
+    (
+        "shoulder",
+        "Share of the constrained weights that are at most 0.0513: there softplus passes on under 5% of a step.",
+    ),
+)
+
+
+def page(records: Sequence[Record]) -> Page:
+    """Findings, tables and pictures.
+
+    Args:
+        records: Of `gamma2d`, any of them.
+    """
+    results = results_of(records)
+    order = order_of(results, _METHODS)
+    places = {f"Protocol {name}": under(results, name, _UNTRAINED) for name in protocols_of(results)}
+    explanation = "Median over seeds, every seed below it. Bold: the least median."
+    tables = [
+        ("Total variation", explanation, values_table(places, order, _KEY, "total variation")),
+        ("Kullback–Leibler divergence", explanation, values_table(places, order, "kullback_leibler", "nats")),
+        (
+            "Seeds that the lift wins",
+            "Seeds at which the lift's total variation is smaller, of those that both have.",
+            wins_table({"both protocols": places}, order, _KEY),
+        ),
+        ("What a fit takes", "Trained numbers; and the wall-clock time, where it counts.", costs_table(records, order)),
+    ]
+    told = against(places, ("softplus", "projection"), _KEY, "the median total variation")
+    return Page(told + failures(records), tables, _plots(places, order), _METRICS)
+
+
+def _plots(places: Places, order: Sequence[str]) -> list[Plot]:
+    label = "Total variation"
+    found = [
+        dots("seeds", f"{label} of every seed", places, _KEY, label, methods=order),
+        *(_contours(name, own) for name, own in places.items()),
+        curves(
+            *("variation", f"{label} over training", "Of the weights that would be kept if training ended there."),
+            *(places, 2, "total variation"),
+            methods=order,
+            least=1e-4,
+        ),
+        curves(
+            *("shoulder", "On the shoulder", dict(_METRICS)["shoulder"]),
+            *(places, 3, "share of constrained weights"),
+            methods=order,
+        ),
+    ]
+    return [plot for plot in found if plot is not None]
+
+
+def _contours(title: str, records: Sequence[Record]) -> Plot:
+    masses = _pictured(records)
+    return Plot(
+        *(f"densities-{title.rpartition(' ')[2]}", f"Densities, {title.lower()}"),
+        "Levels of the density, the target's dotted behind the others'; the first seed of every method, with its "
+        "total variation.",
+        f"Contours of the target and of fitted densities, {title.lower()}.",
+        render(lambda theme: _draw(masses, theme)),
+    )
+
+
+def _pictured(records: Sequence[Record]) -> dict[str, np.ndarray[Any, Any]]:
+    """Masses on the small grid of a record, by panel: the target, then the first seed of the methods shown."""
+    target = next(iter(PLANE_TARGETS.values()))
+    kept = [record for record in records if "masses" in record["details"] and record["method"] in _PICTURED]
+    first = min((record["seed"] for record in kept), default=None)
+    found = {record["method"]: np.array(record["details"]["masses"]) for record in kept if record["seed"] == first}
+    side = round(len(next(iter(found.values()))) ** 0.5) if found else 50
+    with np.errstate(divide="ignore"):
+        shown = {"target": normalised(np.log(target.density(target.grid(side))), side)}
+    for name in _PICTURED:
+        if name in found:
+            title = f"{name}: {number(divergences(found[name], target)['total_variation'], 2)}"
+            shown[title] = found[name]
+    return shown
+
+
+def _draw(masses: Mapping[str, np.ndarray[Any, Any]], theme: Theme) -> Figure:
+    target = next(iter(PLANE_TARGETS.values()))
+    figure, axes = panels(len(masses), theme, height=2.6, across=3)
+    truth = masses["target"]
+    side = round(len(truth) ** 0.5)
+    x, y = (one.grid(side) for one in (target.across, target.up))
+    levels = truth.max() * np.array([0.01, 0.05, 0.2, 0.4, 0.6, 0.8, 0.95])
+    for axis, (title, mass) in zip(axes, masses.items(), strict=True):
+        if title != "target":
+            axis.contour(x, y, truth.reshape(side, side).T, levels, colors=theme.target, linewidths=0.8, linestyles=":")
+        colour = theme.target if title == "target" else theme.ours if title.startswith("lift") else theme.muted
+        axis.contour(x, y, mass.reshape(side, side).T, levels, colors=colour, linewidths=1.2)
+        axis.set(xlim=(0, _EXTENT), ylim=(0, _EXTENT), aspect="equal")
+        axis.set_title(title, color=theme.ink, fontsize=10, loc="left")
+    return figure
