@@ -115,11 +115,13 @@ class Trial:
         model: with its positivity.
         reference: what a lift emits from when it is evaluated, `(n, features)`.
         condition: what a lift emits from in a step, given the batch of that step.
+        gain: what softplus, or a projected number, is multiplied by; a weight of the shoulder is as many times smaller.
     """
 
     model: Constrained
     reference: Tensor
     condition: Callable[[Tensor], Tensor] = lambda batch: batch
+    gain: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -119,10 +119,13 @@ def costs_table(records: Sequence[Record], methods: Sequence[str]) -> Table:
 
 def _chosen(records: Sequence[Record]) -> dict[str, str]:
     found: dict[str, list[str]] = {}
-    tuning = part(records, protocol="tuning")
-    for target in dict.fromkeys(record["settings"]["task"]["target"] for record in tuning):
-        for name, rates in by_method(part(tuning, target=target), "learning_rate").items():
-            found.setdefault(name, []).append(f"{target} {', '.join(f'{rate:g}' for rate in rates.values())}")
+    tuning: dict[str, list[Record]] = {}
+    for record in part(records, protocol="tuning"):
+        place = record["task"].removeprefix(f"{record['settings']['task']['experiment']}-").removesuffix("-tuning")
+        tuning.setdefault(place, []).append(record)
+    for place, own in tuning.items():
+        for name, rates in by_method(own, "learning_rate").items():
+            found.setdefault(name, []).append(f"{place} {', '.join(f'{rate:g}' for rate in rates.values())}")
     return {name: " · ".join(lines) for name, lines in found.items()}
 
 

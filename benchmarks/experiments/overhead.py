@@ -11,17 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.experiments import Experiment, Page
+from benchmarks.experiments import Experiment, Page, flows
 from benchmarks.experiments.cells import ExperimentCell, ExperimentMethod, ExperimentTask, Outcome, Record
 from benchmarks.experiments.densities1d import TARGETS
 from benchmarks.experiments.energies import ENERGY, LAYERS, LIFT, LIFT_SETTINGS, WIDTH, Data
+from benchmarks.experiments.flows import negative_log_likelihood
 from benchmarks.experiments.pages import order_of, part, seeds_cell
 from benchmarks.metrics import by_method
 from benchmarks.tasks import Options
 from ot_lift import ICNN, Lift
-from ot_lift.constrained import BoundPotential, Constrained
-from ot_lift.likelihood import log_density
-from ot_lift.logdet import value_gradient_log_det
+from ot_lift.constrained import Constrained
 from ot_lift.positivity import ADMM
 from ot_lift.report_tables import Cell, Column, Row, Table
 from ot_lift.report_words import number, seconds
@@ -34,7 +33,6 @@ WORDS = (
     "emits all tensors of an energy and the constrained ones of a flow; the library's own is smaller."
 )
 BLOCKS, CALLS = 15, 8
-FLOW_LIFT: Mapping[str, Any] = {"summary_features": (64, 64), "code_features": 96, "readout_std": 1.0}
 PLACES = {"energy": 1, "flow-d2": 2, "flow-d21": 21}
 METHODS = ("softplus", "projection", "ADMM fixed", "ADMM balanced", "ADMM doubling", "lift", "library's lift")
 
@@ -94,7 +92,9 @@ class OverheadTask(ExperimentTask):
         network = ICNN(features, (64,) * 5, generator=torch.Generator().manual_seed(seed))
         generator = torch.Generator().manual_seed(seed)
         return _training(
-            _model(name, network, FLOW_LIFT), lambda: torch.randn(rows, features, generator=generator), _likelihood
+            _model(name, network, flows.LIFT),
+            lambda: torch.randn(rows, features, generator=generator),
+            negative_log_likelihood,
         )
 
 
@@ -106,12 +106,6 @@ def _model(name: str, network: ICNN, lift: Mapping[str, Any]) -> Constrained:
     if name.startswith("ADMM"):
         return Constrained(network, lambda: ADMM(10.0, name.removeprefix("ADMM ")))
     return Constrained(network, name)
-
-
-def _likelihood(model: torch.nn.Module, batch: Tensor) -> Tensor:
-    assert isinstance(model, BoundPotential)  # for the type checker: networks here are potentials
-    _, latent, log_det = value_gradient_log_det(model, batch)
-    return -log_density(latent, log_det).mean()
 
 
 def _training(
@@ -183,7 +177,7 @@ def cells(options: Options, seeds: Sequence[int], threads: int) -> list[Experime
         threads: Of every cell.
     """
     short: dict[str, Any] = {"blocks": 3, "quick": True} if options.quick else {}
-    own = {"lift": {"energy": LIFT_SETTINGS, "flow": {**FLOW_LIFT, "summary_features": [64, 64]}}}
+    own = {"lift": {"energy": LIFT_SETTINGS, "flow": flows.LIFT_SETTINGS}}
     return [
         ExperimentCell(OverheadTask(place, **short), ExperimentMethod(name, own.get(name, {})), seed, threads)
         for place in PLACES

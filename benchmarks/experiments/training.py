@@ -42,6 +42,30 @@ class Recipe:
     cosine: bool = False
     averaging: float = 0.0
 
+    def rate(self, step: int) -> float:
+        """The step size of a step, counted from 0."""
+        share = 0.5 * (1 + math.cos(math.pi * step / self.iterations)) if self.cosine else 1.0
+        return self.learning_rate * share
+
+
+@dataclass(frozen=True)
+class HalvedRecipe(Recipe):
+    """A recipe whose step size is halved again and again.
+
+    Attributes:
+        period: steps between halvings.
+
+    Example:
+        >>> recipe = HalvedRecipe(learning_rate=0.4, period=10)
+        >>> [recipe.rate(step) for step in (0, 9, 10, 25)]
+        [0.4, 0.4, 0.2, 0.1]
+    """
+
+    period: int = 2_000
+
+    def rate(self, step: int) -> float:
+        return super().rate(step) * 0.5 ** (step // self.period)
+
 
 def fit(
     model: Constrained,
@@ -100,9 +124,7 @@ def fit(
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(value + model.penalty())
         torch.nn.utils.clip_grad_norm_(parameters, recipe.clip, foreach=True)
-        if recipe.cosine:
-            done = step / recipe.iterations
-            optimizer.param_groups[0]["lr"] = recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+        optimizer.param_groups[0]["lr"] = recipe.rate(step)
         optimizer.step()
         model.after_step()
         if recipe.averaging:
