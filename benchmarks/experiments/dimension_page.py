@@ -1,0 +1,151 @@
+"""The page of `dimension`: likelihood above the entropy by method, family, dimension, protocol and seed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.experiments import Page
+from benchmarks.experiments.fit_pages import (
+    costs_table,
+    failures,
+    protocols_of,
+    results_of,
+    under,
+    values_table,
+    wins_table,
+)
+from benchmarks.experiments.flows import GAUSSIAN, MODELS
+from benchmarks.experiments.pages import OURS, medians, order_of, part, settings_of
+from benchmarks.metrics import by_method
+from ot_lift.report_figures import Plot
+from ot_lift.report_tables import Table
+from ot_lift.report_theme import Theme, legend, panels, plain_ticks, render
+from ot_lift.report_words import names, number
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Record = Mapping[str, Any]
+
+_KEY = "excess_nll"
+_METHODS, _UNTRAINED = (*MODELS, GAUSSIAN), (GAUSSIAN,)
+_RIVALS = ("softplus", "projection", "unscaled softplus")
+_LEAST = 1e-4  # nats; what is less is drawn there
+_METRICS = (
+    (
+        "above the entropy",
+        "Mean of log p − log q over 10,000 fresh points, nats: the flow's NLL less the density's own on the same "
+        "points, whose mean is the entropy. The difference of both has less noise than either.",
+    ),
+    ("advantage", "A rival's median above the entropy less the lift's, nats."),
+)
+
+
+def page(records: Sequence[Record]) -> Page:
+    """Findings, tables and pictures.
+
+    Args:
+        records: Of `dimension`, any of them.
+    """
+    results = results_of(records)
+    order = order_of(results, _METHODS)
+    tables: list[tuple[str, str, Table]] = []
+    plots, told = [], []
+    places = {name: under(results, name, _UNTRAINED) for name in protocols_of(results)}
+    for protocol, own in places.items():
+        told += _growth(own, protocol)
+        for family in settings_of(own, "target"):
+            of_family = _by_dimension(part(own, target=family))
+            tables.append(
+                (
+                    f"{family.capitalize()}, {protocol}",
+                    "Above the entropy: median over seeds, every seed below it. Bold: the least median.",
+                    values_table(of_family, order, _KEY, "nats"),
+                )
+            )
+        plots.append(_plot(own, order, protocol))
+    tables += [
+        (
+            "Seeds that the lift wins",
+            "Seeds at which the lift's NLL is smaller, of those that both have, over all families.",
+            _wins(places, order),
+        ),
+        ("What a fit takes", "Trained numbers; and the wall-clock time, where it counts.", costs_table(records, order)),
+    ]
+    return Page([*told, *failures(records)], tables, plots, _METRICS)
+
+
+def _by_dimension(records: Sequence[Record]) -> dict[str, list[Record]]:
+    return {f"d = {d}": part(records, features=d) for d in sorted(settings_of(records, "features"))}
+
+
+def _growth(records: Sequence[Record], protocol: str) -> list[str]:
+    """For each family, the lift's advantage over each rival by dimension, and whether it grows throughout."""
+    told = []
+    for family in settings_of(records, "target"):
+        for rival in _RIVALS:
+            found: dict[str, float] = {}
+            for place, own in _by_dimension(part(records, target=family)).items():
+                middle = medians(own, _KEY)
+                if OURS in middle and rival in middle:
+                    found[place] = middle[rival] - middle[OURS]
+            if len(found) < 2:
+                continue
+            grows = all(one < two for one, two in itertools.pairwise(found.values()))
+            values = names([f"{number(value)} at {place}" for place, value in found.items()])
+            told.append(
+                f"Protocol {protocol}, {family}: the lift's advantage over {rival} "
+                f"{'grows' if grows else 'does not grow throughout'} with dimension: {values}."
+            )
+    return told
+
+
+def _wins(places: Mapping[str, Sequence[Record]], order: Sequence[str]) -> Table:
+    return wins_table({protocol: _by_dimension(_seeds_apart(own)) for protocol, own in places.items()}, order, _KEY)
+
+
+def _seeds_apart(records: Sequence[Record]) -> list[Record]:
+    """Records whose seed counts the family too, so that equal seeds of two families are two pairs."""
+    families = settings_of(records, "target")
+    return [
+        {**record, "seed": len(families) * record["seed"] + families.index(record["settings"]["task"]["target"])}
+        for record in records
+    ]
+
+
+def _plot(records: Sequence[Record], order: Sequence[str], protocol: str) -> Plot:
+    return Plot(
+        *(f"dimension-{protocol}", f"Above the entropy against dimension, {protocol}"),
+        f"A dot is a seed, a line goes through the medians; less than {_LEAST:g} is drawn there.",
+        "Nats above the entropy over dimension, a panel for each family, a line for each method, both logarithmic.",
+        render(lambda theme: _draw(records, order, theme)),
+    )
+
+
+def _draw(records: Sequence[Record], order: Sequence[str], theme: Theme) -> Figure:
+    families = settings_of(records, "target")
+    figure, axes = panels(len(families), theme, height=3.2, across=3)
+    handles: dict[str, Any] = {}
+    for axis, family in zip(axes, families, strict=True):
+        own = part(records, target=family)
+        dimensions = sorted(settings_of(own, "features"))
+        for name in reversed(order):
+            values = {d: by_method(part(own, features=d), _KEY).get(name, {}) for d in dimensions}
+            middle = {d: medians(part(own, features=d), _KEY).get(name) for d in dimensions}
+            line = [(d, max(value, _LEAST)) for d, value in middle.items() if value is not None]
+            if not line:
+                continue
+            colour, width = theme.colour(name, OURS, order), 2.2 if name == OURS else 1.3
+            (handles[name],) = axis.plot(*zip(*line, strict=True), color=colour, linewidth=width, label=name)
+            dots = [(d, max(value, _LEAST)) for d, seeds in values.items() for value in seeds.values()]
+            axis.plot(*zip(*dots, strict=True), "o", color=colour, markersize=4, alpha=0.6, markeredgewidth=0)
+        axis.set(xscale="log", yscale="log", xticks=dimensions, xticklabels=[str(d) for d in dimensions])
+        axis.minorticks_off()
+        plain_ticks(axis.yaxis)
+        axis.set_title(family, color=theme.ink, fontsize=10, loc="left")
+    axes[0].set_ylabel("nats above the entropy")
+    axes[-1].set_xlabel("dimension")
+    legend(figure, [handles[name] for name in order if name in handles], theme)
+    return figure
