@@ -16,7 +16,7 @@ from benchmarks.experiments import experiment_cells, find_experiment
 from benchmarks.experiments.cells import ExperimentCell, ExperimentMethod
 from benchmarks.experiments.densities_nd import FAMILIES, Product, Ridge, Rotated
 from benchmarks.experiments.dimension import DIMENSIONS, DimensionTask
-from benchmarks.experiments.flows import GAUSSIAN, MODELS
+from benchmarks.experiments.flows import GAUSSIAN, MODELS, WIDE
 from benchmarks.site import write_site
 from benchmarks.tasks import Options
 
@@ -82,14 +82,19 @@ def test_why_no_energies_in_32_dimensions() -> None:
 
 
 # ------------------------------------------------------------------------------------- cells and pages
-def test_cells_are_of_every_family_dimension_protocol_and_method() -> None:
+def test_cells_are_of_every_family_and_dimension_and_of_both_protocols_on_the_ridge() -> None:
     found, _ = experiment_cells(["dimension"], Options(), seeds=None, threads=None)
-    places = 3 * len(DIMENSIONS) - 1  # nothing to rotate on the line
-    assert len({one.path for one in found}) == len(found) == places * (len(MODELS) * (3 + 3 + 1) + 3)
+    assert len({one.path for one in found}) == len(found)
+    places, gaussian, ridge = 3 * len(DIMENSIONS) - 1, 3, len(DIMENSIONS)  # nothing to rotate on the line
+    tuned = (len(MODELS) - 2) * (3 + 1) * (places - ridge)  # without the wide and the unscaled softplus
+    both = (len(MODELS) - 1) * (3 + 3 + 1) * ridge + (3 + 3 + 1)
+    assert len(found) == tuned + both + gaussian * places
+    wide = {one.task.name for one in found if one.method.name == WIDE}
+    assert wide == {f"dimension-ridge-d2-{protocol}" for protocol in ("paper", "tuned", "tuning")}
     chosen, _ = experiment_cells(["dimension-ridge-d6-tuned", "lift"], Options(), seeds=[0], threads=None)
     assert {one.task.name for one in chosen} == {"dimension-ridge-d6-tuned", "dimension-ridge-d6-tuning"}
     quick, _ = experiment_cells(["dimension"], Options(quick=True), seeds=None, threads=None)
-    assert {one.task.title for one in quick} == {"Product, d = 1", "Product, d = 6"}  # type: ignore[attr-defined]
+    assert {one.task.title for one in quick} == {"Ridge, d = 1", "Ridge, d = 6"}  # type: ignore[attr-defined]
 
 
 def as_record(task: DimensionTask, name: str, figures: dict[str, float], seed: int = 0) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.experiments import experiment_cells, find_experiment, overhead
 from benchmarks.experiments.cells import ExperimentCell, ExperimentMethod
-from benchmarks.experiments.flows import LIFT, negative_log_likelihood
+from benchmarks.experiments.flows import FLOW_LIFT, negative_log_likelihood
 from benchmarks.experiments.overhead import METHODS, PLACES, OverheadTask
 from benchmarks.tasks import Options
 from ot_lift import ICNN
@@ -26,7 +26,7 @@ def test_a_cell_times_both_sides(place: str, name: str) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_takes_a_step_of_a_flow(name: str) -> None:
-    model = overhead._model(name, ICNN(2, (8, 8)), LIFT)
+    model = overhead._model(name, ICNN(2, (8, 8)), FLOW_LIFT)
     before = [parameter.detach().clone() for parameter in model.parameters()]
     batch = torch.randn(32, 2, generator=torch.Generator().manual_seed(0))
     overhead._training(model, lambda: batch, negative_log_likelihood)()

@@ -6,6 +6,7 @@ the loss is the negative log-likelihood.
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -31,15 +32,16 @@ from ot_lift.starts import align_with_identity_
 POINTS, FRESH_POINTS = 50_000, 10_000
 BATCH = 128
 NETWORK: Mapping[str, Any] = {"sharpness": 8.0, "squared": True, "strong_convexity": 1e-3}
-LIFT: Mapping[str, Any] = {"summary_features": (64, 64), "code_features": 96, "readout_std": 1.0}
-LIFT_SETTINGS: Mapping[str, Any] = {**LIFT, "summary_features": list(LIFT["summary_features"])}  # as JSON types
-GAUSSIAN = "Gaussian"
+FLOW_LIFT: Mapping[str, Any] = {"summary_features": (64, 64), "code_features": 96, "readout_std": 1.0}
+FLOW_LIFT_SETTINGS: Mapping[str, Any] = {**FLOW_LIFT, "summary_features": [64, 64]}  # as JSON types
+WIDE, GAUSSIAN = "wide softplus", "Gaussian"
 WORDS = (
     "Three ways start at the same weights and multiply softplus, or the projected number, by one over the width of a "
     "layer, as the code of Huang et al. (2021) does: weights then start about one in those units, off the shoulder. "
     "Unscaled softplus does not, and starts nearly all of the same weights on its shoulder. The lift emits the "
     "constrained weights alone. Data are whitened by the mean and covariance of the training points; Gaussian is the "
-    "normal density with these. ADMM is left out: its iterates may be negative, and then there is no likelihood."
+    "normal density with these. ADMM is left out: its iterates may be negative, and then there is no likelihood. "
+    "Wide softplus has as many trained parameters as the lift; where a step of it takes too long it is left out."
 )
 _LOOK_POINTS = 2_000  # for the curves
 
@@ -93,15 +95,45 @@ class Scaled(Positivity):
 
 def _lift(network: ICNN, seed: int, gain: float) -> Constrained:
     generator = torch.Generator().manual_seed(seed)
-    return Lift(network, features=network.features, positivity=Scaled(Softplus(), gain), generator=generator, **LIFT)
+    psi = Scaled(Softplus(), gain)
+    return Lift(network, features=network.features, positivity=psi, generator=generator, **FLOW_LIFT)
+
+
+def _softplus(network: ICNN, seed: int, gain: float) -> Constrained:
+    return Constrained(network, lambda: Scaled(Softplus(), gain))
 
 
 MODELS: Mapping[str, Callable[[ICNN, int, float], Constrained]] = {
     "lift": _lift,
-    "softplus": lambda network, seed, gain: Constrained(network, lambda: Scaled(Softplus(), gain)),
+    "softplus": _softplus,
     "projection": lambda network, seed, gain: Constrained(network, lambda: Scaled(Projection(), gain)),
     "unscaled softplus": lambda network, seed, gain: Constrained(network, "softplus"),
+    WIDE: _softplus,
 }
+
+
+@functools.cache
+def wide_width(features: int, hidden: tuple[int, ...]) -> int:
+    """The width at which a network of as many layers has about as many trained parameters as the lift of this one.
+
+    Args:
+        features: Of the points.
+        hidden: Equal widths of at least two layers.
+
+    Example:
+        >>> width = wide_width(2, (64, 64))
+        >>> wide = sum(parameter.numel() for parameter in ICNN(2, (width, width), **NETWORK).parameters())
+        >>> lift = _lift(ICNN(2, (64, 64), **NETWORK), 0, 1.0)
+        >>> trained = sum(parameter.numel() for parameter in lift.parameters() if parameter.requires_grad)
+        >>> abs(wide / trained - 1) < 2e-3
+        True
+    """
+    lift = _lift(ICNN(features, hidden, **NETWORK), 0, 1.0)
+    trained = sum(parameter.numel() for parameter in lift.parameters() if parameter.requires_grad)
+    quadratic = features**2 + features + 1
+    # Input weights, squares and a bias of every layer, and the readout, are columns of numbers as long as a layer.
+    column, squares = len(hidden) * (2 * features + 1) + 1, len(hidden) - 1
+    return round((-column + math.sqrt(column**2 + 4 * squares * (trained - quadratic))) / (2 * squares))
 
 
 def network_for(x: Tensor, hidden: Sequence[int], seed: int) -> ICNN:
@@ -208,8 +240,11 @@ class FlowData:
         return self.above_truth(log_density(self.fresh, torch.zeros(len(self.fresh)).double()))
 
 
+@dataclass(frozen=True)
 class FlowTask(FitTask[FlowData]):
     """A law under a protocol, for every positivity."""
+
+    points: int = POINTS
 
     hidden: ClassVar[tuple[int, ...]]
     paper: ClassVar[Recipe] = HalvedRecipe(learning_rate=5e-3)
@@ -226,10 +261,11 @@ class FlowTask(FitTask[FlowData]):
         return FlowData.drawn(self.law(), seed, points=self.points)
 
     def trial(self, name: str, seed: int, data: FlowData) -> Trial:
-        network, gain = network_for(data.training[:_LOOK_POINTS], self.hidden, seed), 1 / self.hidden[-1]
-        return Trial(
-            MODELS[name](network, seed, gain), data.training, gain=1.0 if name.startswith("unscaled") else gain
-        )
+        hidden, x = self.hidden, data.training[:_LOOK_POINTS]
+        if name == WIDE:
+            hidden = (wide_width(x.shape[1], hidden),) * len(hidden)
+        network, gain = network_for(x, hidden, seed), 1.0 if name.startswith("unscaled") else 1 / hidden[-1]
+        return Trial(MODELS[name](network, seed, gain), data.training, gain=gain)
 
     def untrained(self, name: str, data: FlowData) -> Outcome | None:
         return Outcome(data.gaussian()) if name == GAUSSIAN else None
@@ -251,6 +287,6 @@ def _shoulder(plain: nn.Module, trial: Trial) -> float:
 
 
 def methods() -> list[ExperimentMethod]:
-    """Every method with what it is made of."""
-    own = {"lift": LIFT_SETTINGS}
+    """Every method with what it is made of; where one is left out is the experiment's to say."""
+    own = {"lift": FLOW_LIFT_SETTINGS}
     return [ExperimentMethod(name, {"positivity": name, **own.get(name, {})}) for name in (*MODELS, GAUSSIAN)]

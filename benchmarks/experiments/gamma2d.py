@@ -1,6 +1,6 @@
 """A log-concave density in the plane, two independent Gamma(2, 1), by every way to keep an energy convex.
 
-In full, with three seeds: about 25 minutes of CPU time (49 fits of 20 to 40 s). Quick: under a minute.
+In full, with three seeds: about 30 minutes of CPU time (49 fits of 32 or, with the lift, 55 s). Quick: under a minute.
 """
 
 from __future__ import annotations

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.experiments import Experiment, Page, flows
+from benchmarks.experiments import Experiment, Page
 from benchmarks.experiments.cells import ExperimentCell, ExperimentMethod, ExperimentTask, Outcome, Record
 from benchmarks.experiments.densities1d import TARGETS
 from benchmarks.experiments.energies import ENERGY, LAYERS, LIFT, LIFT_SETTINGS, WIDTH, Data
-from benchmarks.experiments.flows import negative_log_likelihood
+from benchmarks.experiments.flows import FLOW_LIFT, FLOW_LIFT_SETTINGS, negative_log_likelihood
 from benchmarks.experiments.pages import order_of, part, seeds_cell
 from benchmarks.metrics import by_method
 from benchmarks.tasks import Options
@@ -92,7 +92,7 @@ class OverheadTask(ExperimentTask):
         network = ICNN(features, (64,) * 5, generator=torch.Generator().manual_seed(seed))
         generator = torch.Generator().manual_seed(seed)
         return _training(
-            _model(name, network, flows.LIFT),
+            _model(name, network, FLOW_LIFT),
             lambda: torch.randn(rows, features, generator=generator),
             negative_log_likelihood,
         )
@@ -177,7 +177,7 @@ def cells(options: Options, seeds: Sequence[int], threads: int) -> list[Experime
         threads: Of every cell.
     """
     short: dict[str, Any] = {"blocks": 3, "quick": True} if options.quick else {}
-    own = {"lift": {"energy": LIFT_SETTINGS, "flow": flows.LIFT_SETTINGS}}
+    own = {"lift": {"energy": LIFT_SETTINGS, "flow": FLOW_LIFT_SETTINGS}}
     return [
         ExperimentCell(OverheadTask(place, **short), ExperimentMethod(name, own.get(name, {})), seed, threads)
         for place in PLACES

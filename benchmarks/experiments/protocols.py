@@ -36,7 +36,6 @@ from ot_lift.constrained import Constrained
 RATES = (5e-3, 3e-2, 1e-1)
 TUNING_SEED = 99  # no result has it
 QUICK: Mapping[str, Any] = {"iterations": 150, "points": 20_000, "quick": True}
-_LOOKS = 24  # at a fit, for the curves; fewer at a short one
 _STEPS_A_LOOK = 25
 _KEPT_POINTS = 250  # of a density, for the pictures
 
@@ -72,6 +71,7 @@ class FitTask(ExperimentTask, Generic[Drawn]):
     experiment: ClassVar[str]
     words: ClassVar[str]
     paper: ClassVar[Recipe] = Recipe()
+    looks: ClassVar[int] = 24  # at a fit, for the curves; fewer at a short one
 
     target: str
     protocol: str
@@ -171,7 +171,7 @@ class FitTask(ExperimentTask, Generic[Drawn]):
             curve.append((step, *(float(f"{value:.4g}") for value in (loss, *found))))
 
         watch, more = self.watched(trial, data, look)
-        looks = max(3, min(_LOOKS, recipe.iterations // _STEPS_A_LOOK))
+        looks = max(3, min(self.looks, recipe.iterations // _STEPS_A_LOOK))
         trained, seconds = fit(
             *(trial.model, data.loss, data.batches(seed), recipe),
             condition=trial.condition,
