@@ -115,26 +115,19 @@ class FitTask(ExperimentTask, Generic[Drawn]):
     @property
     def recipe(self) -> Recipe:
         """At the paper's step size."""
-        if self.protocol == "paper":
-            return replace(self.paper, iterations=self.iterations)
-        length = self.iterations // 3 if self.protocol == "tuning" else self.iterations
-        return Recipe(iterations=length, cosine=True, averaging=0.02)
+        return recipe_of(self.protocol, self.iterations, self.paper)
 
     def settings(self) -> dict[str, Any]:
-        shown: dict[str, Any] = {
+        return {
             "experiment": self.experiment,
             "title": self.title,
             "words": self.words,
             "quick": self.quick,
             "target": self.target,
             "protocol": self.protocol,
-            "recipe": dict(vars(self.recipe)),
+            **recipe_settings(self.protocol, self.recipe, self.iterations),
             "training_points": self.points,
         }
-        if self.protocol != "paper":
-            del shown["recipe"]["learning_rate"]
-            shown["tuning"] = {"rates": list(RATES), "seed": TUNING_SEED, "iterations": self.iterations // 3}
-        return shown
 
     def run(self, method: ExperimentMethod, seed: int, needed: Record | None) -> Outcome:
         data = self.data(seed)
@@ -146,21 +139,13 @@ class FitTask(ExperimentTask, Generic[Drawn]):
         return self._fitted(data, method.name, seed, replace(self.recipe, learning_rate=rate))
 
     def _tuned(self, data: Drawn, name: str, seed: int) -> Outcome:
-        """The step size with the least validation loss; one at which training diverges has none."""
-        losses: dict[float, float] = {}
-        for rate in RATES:
-            recipe = replace(self.recipe, learning_rate=rate)
+        def validated(rate: float) -> float:
             trial = self.trial(name, seed, data)
-            try:
-                best, _ = fit(trial.model, data.loss, data.batches(seed), recipe, condition=trial.condition, looks=1)
-                losses[rate] = data.held_out(best, trial.reference)
-            except FloatingPointError:
-                continue
-        if not losses:
-            raise FloatingPointError(f"training diverges at every step size of {', '.join(map(str, RATES))}")
-        rate = min(losses, key=losses.__getitem__)
-        told = {f"{rate:g}": losses.get(rate) for rate in RATES}
-        return Outcome({"learning_rate": rate, "validation_loss": losses[rate]}, {"validation_loss": told})
+            recipe = replace(self.recipe, learning_rate=rate)
+            best, _ = fit(trial.model, data.loss, data.batches(seed), recipe, condition=trial.condition, looks=1)
+            return data.held_out(best, trial.reference)
+
+        return best_rate(validated)
 
     def _fitted(self, data: Drawn, name: str, seed: int, recipe: Recipe) -> Outcome:
         curve: list[tuple[float, ...]] = []
@@ -221,6 +206,59 @@ def energy_settings() -> dict[str, Any]:
     }
 
 
+def recipe_of(protocol: str, iterations: int, paper: Recipe | None = None) -> Recipe:
+    """The recipe of a protocol at the paper's step size.
+
+    Args:
+        protocol: "paper", "tuned" or "tuning", which takes a third of the length.
+        iterations: of the full length.
+        paper: the paper's own; None for the defaults.
+
+    Example:
+        >>> recipe_of("tuning", 3_000).iterations, recipe_of("paper", 3_000).cosine
+        (1000, False)
+    """
+    if protocol == "paper":
+        return replace(paper or Recipe(), iterations=iterations)
+    length = iterations // 3 if protocol == "tuning" else iterations
+    return Recipe(iterations=length, cosine=True, averaging=0.02)
+
+
+def recipe_settings(protocol: str, recipe: Recipe, iterations: int) -> dict[str, Any]:
+    """What a task's settings say of it: a step size that is chosen is none of them, how it is chosen is."""
+    shown: dict[str, Any] = {"recipe": dict(vars(recipe))}
+    if protocol != "paper":
+        del shown["recipe"]["learning_rate"]
+        shown["tuning"] = {"rates": list(RATES), "seed": TUNING_SEED, "iterations": iterations // 3}
+    return shown
+
+
+def best_rate(validated: Callable[[float], float]) -> Outcome:
+    """The step size with the least validation loss; one at which training diverges has none.
+
+    Args:
+        validated: Trains at a step size and gives the validation loss.
+
+    Raises:
+        FloatingPointError: Training diverges at every one.
+
+    Example:
+        >>> best_rate(lambda rate: abs(rate - 5e-3)).figures["learning_rate"]
+        0.005
+    """
+    losses: dict[float, float] = {}
+    for rate in RATES:
+        try:
+            losses[rate] = validated(rate)
+        except FloatingPointError:
+            continue
+    if not losses:
+        raise FloatingPointError(f"training diverges at every step size of {', '.join(map(str, RATES))}")
+    rate = min(losses, key=losses.__getitem__)
+    told = {f"{rate:g}": losses.get(rate) for rate in RATES}
+    return Outcome({"learning_rate": rate, "validation_loss": losses[rate]}, {"validation_loss": told})
+
+
 def kept(grid: Array, density: Array) -> list[list[float]]:
     """A density in few points, for a record."""
     places = np.linspace(0, len(grid) - 1, _KEPT_POINTS).round().astype(int)
@@ -228,14 +266,14 @@ def kept(grid: Array, density: Array) -> list[list[float]]:
 
 
 def cells_of(
-    tasks: Mapping[str, FitTask[Any]],
+    tasks: Mapping[str, ExperimentTask],
     methods: Iterable[ExperimentMethod],
     seeds: Sequence[int],
     threads: int,
     *,
     untrained: Sequence[str] = (),
 ) -> list[ExperimentCell]:
-    """Cells of one target under both protocols; those that tune are needed by the tuned ones.
+    """Cells of one part under both protocols; those that tune are needed by the tuned ones.
 
     Args:
         tasks: By protocol: paper, tuned, tuning.
