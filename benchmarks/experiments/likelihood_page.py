@@ -1,0 +1,176 @@
+"""What the pages of `latents` and `tabular` share: test likelihoods by place, method, protocol and seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks.experiments.pages import OURS, curves, medians, order_of, part, seeds_cell, settings_of
+from benchmarks.metrics import by_method
+from ot_lift.report_figures import Plot
+from ot_lift.report_tables import Cell, Column, Row, Table
+from ot_lift.report_theme import Theme, panels, render
+from ot_lift.report_words import names, seconds
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Record = Mapping[str, Any]
+
+KEY = "test_nll"
+GAUSSIAN, SHRINKAGE = "Gaussian", "shrinkage Gaussian"
+ORDER = (OURS, "softplus", "projection", GAUSSIAN, SHRINKAGE)
+SHOWN_PROTOCOLS = ("tuned", "paper")
+METRICS = (
+    ("test NLL", "Mean negative log-density of the test points, nats, in their own units; less is better."),
+    (
+        "shoulder",
+        "Share of the constrained weights that are at most 0.0513: there softplus passes on under 5% of a step.",
+    ),
+)
+
+
+def protocols_of(records: Sequence[Record]) -> list[str]:
+    """The protocols, tuning aside, that there are trained records of."""
+    trained = [record for record in records if record["method"] not in (GAUSSIAN, SHRINKAGE)]
+    return [name for name in SHOWN_PROTOCOLS if part(trained, protocol=name)]
+
+
+def of_protocol(records: Sequence[Record], protocol: str) -> list[Record]:
+    """Records of a protocol; the Gaussians are the same under each."""
+    return [
+        record
+        for record in records
+        if record["settings"]["task"]["protocol"] == protocol or record["method"] in (GAUSSIAN, SHRINKAGE)
+    ]
+
+
+def by_place(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """Records by their task's place."""
+    return {place: part(records, place=place) for place in settings_of(records, "place")}
+
+
+def count_sentence(records: Sequence[Record], chain: Sequence[str], what: str) -> str | None:
+    """On how many places the medians of methods rise along a chain; None where no place has them all.
+
+    Args:
+        records: Of one protocol.
+        chain: Methods, the one that should be least first.
+        what: What places are, in the plural.
+
+    Example:
+        >>> def one(method: str, value: float) -> dict[str, object]:
+        ...     own = {"settings": {"task": {"place": "a"}}, "status": "ok", "seed": 0}
+        ...     return {**own, "method": method, "figures": {"test_nll": value}}
+        >>> count_sentence([one("lift", 1.0), one("Gaussian", 2.0)], ["lift", "Gaussian"], "classes")
+        'lift below Gaussian on 1 of 1 classes'
+    """
+    holds = []
+    for own in by_place(records).values():
+        middle = medians(own, KEY)
+        if all(name in middle for name in chain):
+            values = [middle[name] for name in chain]
+            holds.append(all(np.diff(values) > 0))
+    return f"{' below '.join(chain)} on {sum(holds)} of {len(holds)} {what}" if holds else None
+
+
+def sentences(records: Sequence[Record], chains: Sequence[Sequence[str]], what: str) -> list[str]:
+    """The counts of every protocol, and what failed."""
+    told = []
+    for protocol in protocols_of(records):
+        found = [count_sentence(of_protocol(records, protocol), chain, what) for chain in chains]
+        if counts := [one for one in found if one is not None]:
+            told.append(f"Protocol {protocol}, medians over seeds: {names(counts)}.")
+    failed = [record for record in records if record["status"] != "ok"]
+    return told + [
+        f"{record['task']} × {record['method']}, seed {record['seed']}: {record['reason']}" for record in failed
+    ]
+
+
+def tables(records: Sequence[Record], what: str) -> list[tuple[str, str, Table]]:
+    """Test likelihoods by protocol, and what a fit takes.
+
+    Args:
+        records: Tuning left out.
+        what: What a place is.
+    """
+    order = order_of(records, ORDER)
+    found = []
+    for protocol in protocols_of(records):
+        rows = tuple(
+            Row(place, False, tuple(seeds_cell(own, name, KEY) for name in order))
+            for place, own in by_place(of_protocol(records, protocol)).items()
+        )
+        table = Table((Column(what), *(Column(name, "test NLL") for name in order)), rows)
+        told = "Nats. Median over seeds, every seed below it. Bold: the least median."
+        found.append((f"Test likelihood, {protocol}", told, table))
+    told = "Medians over all fits of both protocols."
+    return [*found, ("What a fit takes", told, _costs(records))]
+
+
+def _costs(records: Sequence[Record]) -> Table:
+    numbers, times, steps, shoulder = (
+        medians(records, key) for key in ("parameters", "fit_seconds", "kept_step", "shoulder_share")
+    )
+    rows = tuple(
+        Row(
+            name,
+            name == OURS,
+            (
+                Cell(f"{numbers[name]:,.0f}", numbers[name]),
+                Cell(seconds(times.get(name)), times.get(name)),
+                Cell(f"{steps[name]:,.0f}", steps[name]),
+                Cell(f"{100 * shoulder[name]:.0f}%", shoulder[name]),
+            ),
+        )
+        for name in order_of(records, ORDER)
+        if name in numbers
+    )
+    columns = Column("method"), Column("trained numbers"), Column("fit"), Column("kept at", "step")
+    return Table((*columns, Column("on the shoulder")), rows)
+
+
+def plots(records: Sequence[Record], protocol: str, *, curve_places: Sequence[str]) -> list[Plot]:
+    """Gains over the Gaussian with every seed, and validation loss over the steps at some places."""
+    own = of_protocol(records, protocol)
+    order = [name for name in order_of(own, ORDER) if name != GAUSSIAN]
+    gains = {place: gain for place, some in by_place(own).items() if (gain := _gains(some, order))}
+    found: list[Plot] = []
+    if gains:
+        picture = render(lambda theme: _draw_gains(gains, order, theme))
+        alt = "Test NLL less the Gaussian's by method, a panel for each set of points, a dot for each seed."
+        told = "Nats; under 0 is better than the Gaussian with full covariance. A dot is a seed, a bar the median."
+        found.append(Plot(f"gains-{protocol}", f"Test NLL less the Gaussian's, {protocol}", told, alt, picture))
+    panels_ = {place: some for place, some in by_place(own).items() if place in curve_places}
+    drawn = curves(
+        *(f"validation-{protocol}", f"Validation loss, {protocol}", "Of the weights at that step, nats."),
+        *(panels_, 2, "validation NLL"),
+        methods=[name for name in order if name != SHRINKAGE],
+    )
+    return found if drawn is None else [*found, drawn]
+
+
+def _gains(records: Sequence[Record], order: Sequence[str]) -> dict[str, list[float]]:
+    """Test NLL less the Gaussian's of the same seed, by method."""
+    values = by_method(records, KEY)
+    base = values.get(GAUSSIAN, {})
+    found = {name: [own - base[seed] for seed, own in values.get(name, {}).items() if seed in base] for name in order}
+    return {name: own for name, own in found.items() if own}
+
+
+def _draw_gains(gains: Mapping[str, Mapping[str, Sequence[float]]], order: Sequence[str], theme: Theme) -> Figure:
+    across = 5 if len(gains) > 6 else min(4, len(gains))
+    figure, axes = panels(len(gains), theme, height=0.8 + 0.24 * len(order), across=across)
+    for place, (axis, (title, own)) in enumerate(zip(axes, gains.items(), strict=True)):
+        axis.axvline(0, color=theme.muted, linewidth=1)
+        for row, name in enumerate(order):
+            if values := own.get(name):
+                colour = theme.colour(name, OURS, order)
+                axis.plot(values, [row] * len(values), "o", color=colour, markersize=5, alpha=0.7, markeredgewidth=0)
+                axis.plot([float(np.median(values))], [row], "|", color=colour, markersize=14, markeredgewidth=2)
+        axis.set(yticks=range(len(order)), ylim=(len(order) - 0.5, -0.5))
+        axis.set_yticklabels(order if place % across == 0 else [])
+        axis.set_title(title, color=theme.ink, fontsize=10, loc="left")
+    return figure
