@@ -116,8 +116,11 @@ def test_the_gaussian_has_the_likelihood_of_a_gaussian() -> None:
 def test_the_shrinkage_gaussian_is_scikit_learns() -> None:
     rng = np.random.default_rng(0)
     training, test = (rng.normal(size=(count, 5)) @ rng.normal(size=(5, 5)) for count in (12, 300))
+    training /= training.std(0)
     expected = -LedoitWolf().fit(training).score(test)
-    assert gaussian_nll("shrinkage Gaussian", Points.of(training, test, test)) == pytest.approx(expected, abs=1e-4)
+    units = np.array([1.0, 10.0, 100.0, 1e3, 1e-4])  # which do not change what is shrunk: Σ log of them is log 100
+    points = Points.of(training * units, test * units, test * units)
+    assert gaussian_nll("shrinkage Gaussian", points) == pytest.approx(expected + math.log(100), rel=1e-5)
 
 
 def network(scale: float = 1.0) -> ICNN:

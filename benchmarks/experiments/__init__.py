@@ -16,7 +16,7 @@ from benchmarks.tasks import Options
 from ot_lift.report_figures import Plot
 from ot_lift.report_tables import Table
 
-EXPERIMENTS = ("gallery1d", "ablation", "overhead", "escape", "gamma2d", "flows2d", "dimension", "latents")
+EXPERIMENTS = ("gallery1d", "ablation", "overhead", "escape", "gamma2d", "flows2d", "dimension", "latents", "tabular")
 
 
 @dataclass(frozen=True)

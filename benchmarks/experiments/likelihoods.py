@@ -1,7 +1,8 @@
 """Flows and energies of points in several dimensions, fitted by maximum likelihood under every positivity.
 
-All networks work in coordinates in which the training points' shrinkage Gaussian (Ledoit & Wolf 2004) is N(0, I), so
-that what they gain is what a Gaussian cannot say. A negative log-likelihood is in nats and the units of the data.
+All networks work in coordinates in which the training points' shrinkage Gaussian is N(0, I), so that what they gain is
+what a Gaussian cannot say: columns are brought to variance 1, then their covariance is shrunk (Ledoit & Wolf 2004). A
+negative log-likelihood is in nats and the units of the data.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ PROPOSAL: Mapping[str, Any] = {"hidden_features": (32, 32), "positivity": "softp
 GAUSSIANS = ("Gaussian", "shrinkage Gaussian")
 _ALIGNMENT_ROWS = 2_048
 _TEST_DRAWS = 1 << 14
+_PROPOSAL_ROWS = 1 << 16  # at most, that the proposal is fitted to
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,11 @@ class Points:
 
     @classmethod
     def of(cls, training: Array, validation: Array, test: Array) -> Points:
-        """Whitened by the training split's mean and shrunk covariance."""
-        found = LedoitWolf().fit(training)
-        moments = (torch.from_numpy(np.asarray(one, dtype=np.float64)) for one in (found.location_, found.covariance_))
-        units = Whitening.of_moments(*moments)
+        """Whitened by the training split's mean, deviations and shrunk correlations."""
+        training = np.asarray(training, dtype=np.float64)
+        deviation = training.std(0)
+        shrunk = LedoitWolf().fit(training / deviation).covariance_ * np.outer(deviation, deviation)
+        units = Whitening.of_moments(torch.from_numpy(training.mean(0)), torch.from_numpy(shrunk))
         first, second, third = (
             units.coordinates.source(torch.from_numpy(np.array(one, dtype=np.float64))).float()
             for one in (training, validation, test)
@@ -161,11 +164,11 @@ class EnergyLikelihood(Likelihood):
         steps: Of the proposal's fit.
     """
 
-    def __init__(self, points: Points, seed: int, *, steps: int = PROPOSAL["max_steps"]) -> None:
+    def __init__(self, points: Points, seed: int, steps: int = PROPOSAL["max_steps"]) -> None:
         self.points = points
         flow = ConvexPotentialFlow(**{**PROPOSAL, "max_steps": steps}, batch_size=BATCH)
         settings = {"max_seconds": None, "progress": False, "device": None, "dtype": "float32"}
-        map_, _ = fit_proposal(points.training.double(), flow, settings, seed=seed, folder=None)
+        map_, _ = fit_proposal(points.training[:_PROPOSAL_ROWS].double(), flow, settings, seed=seed, folder=None)
         draws, self._fresh = (torch.Generator().manual_seed(2 * seed + k) for k in range(2))
         self._proposal = FlowProposal(map_)
         self._integral = DrawnIntegral(self._proposal, points.training[:0], draws)
