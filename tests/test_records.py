@@ -7,6 +7,7 @@ import pytest
 from benchmarks.quality import defaults
 from benchmarks.record import read_record
 from ot_lift.conjugate import NEWTON_CG_FROM
+from ot_lift.logdet import SOLVE_COST, STOCHASTIC_FROM
 
 DIMENSIONS = ("wasserstein2-d2", "wasserstein2-d8", "wasserstein2-d32")
 RECORDS = (*DIMENSIONS, "conjugation", "finite_samples", "gaussian", "large_files", "lift_cost", "throughput")
@@ -26,3 +27,8 @@ def test_a_wasserstein2_record_has_the_curve_of_every_run(name: str) -> None:
 
 def test_the_crossover_of_the_code_is_the_one_that_was_timed() -> None:
     assert read_record("conjugation")["settings"]["crossover"] == NEWTON_CG_FROM
+
+
+def test_log_determinants_were_timed_with_the_crossover_of_the_code() -> None:
+    settings = read_record("log_determinant")["settings"]
+    assert (settings["stochastic_from"], settings["solve_cost"]) == (STOCHASTIC_FROM, SOLVE_COST)
