@@ -141,7 +141,7 @@ def networks(d: int, widths: tuple[int, ...], rows: int) -> dict[str, tuple[Pote
     """The networks of one size with the batch to time them on."""
     points = data(d)
     start = ICNN(d, widths)
-    return {"start": (start, points[:rows]), "trained": (train(start, points, rows), points[:rows])}
+    return {"at the start": (start, points[:rows]), "trained": (train(start, points, rows), points[:rows])}
 
 
 def ratios(times: Mapping[str, list[float]], above: str, below: str) -> tuple[float, list[float]]:
@@ -157,15 +157,15 @@ def target_figures(rounds: int, table: dict[str, Any]) -> list[dict[str, Any]]:
         for state, (potential, x) in networks(d, widths, batch).items():
             steps = {"default": ours("auto"), **OURS, **BRUTE, CG: autograd_conjugate_gradients}
             times = seconds(steps, potential, x, rounds)
-            place = f"d = {d}, {len(widths)}×{widths[0]}, batch {batch}, {state}"
+            place = f"step with log-determinant, d = {d}, {len(widths)}×{widths[0]}, {state}"
             table[place] = {name: 1e3 * median(values) for name, values in times.items()}
             print(place, {name: f"{value:.1f} ms" for name, value in table[place].items()}, flush=True)
             faster = min(BRUTE, key=lambda name: median(times[name]))
             value, spread = ratios(times, faster, "default")
             bar = _AT_LEAST if d >= 6 else None
-            rows.append(figure(f"{place}: {faster} (the faster) over ours", value, at_least=bar, spread=spread))
+            rows.append(figure(f"{place}: time of {faster} over ours", value, at_least=bar, spread=spread))
             value, spread = ratios(times, CG, "default")
-            rows.append(figure(f"{place}: {CG} over ours", value, at_least=1.0, spread=spread))
+            rows.append(figure(f"{place}: time of {CG} over ours", value, at_least=1.0, spread=spread))
     return rows
 
 
