@@ -118,6 +118,7 @@ def _end_with_parent() -> None:
 def measured(method: Method, job: Job, threads: int) -> dict[str, Any]:
     """`ot_lift.measuring.measure` with a fixed number of threads, the machine's state and the error over time."""
     torch.set_num_threads(threads)  # this process is the cell's alone
+    os.environ["NPROC"] = str(threads)  # how many threads XLA starts, when a peer imports JAX
     with threadpool_limits(threads):
         observed = _Observed(method, job)
         began = Moment.now()

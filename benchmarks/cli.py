@@ -36,20 +36,19 @@ Out = Annotated[
 def list_(data: Data = None, quick: Quick = False) -> None:
     """Show every task, method and experiment, and what is missing for the others."""
     from benchmarks.experiments import find_experiments
-    from benchmarks.methods import find_methods
-    from benchmarks.tasks import Options, find_tasks
+    from benchmarks.kinds import KINDS, offers
+    from benchmarks.tasks import Options
 
-    tasks, missing = find_tasks(Options(data, quick))
-    methods: dict[str, None] = {}
-    typer.echo("tasks:")
-    for task in tasks:
-        typer.echo(f"  {task.name}: {task.title}; {task.rows:,} points a side, {task.budget_seconds:g} s a fit")
-        found, without = find_methods(task)
-        methods |= dict.fromkeys(method.name for method in found)
-        missing += [line for line in without if line not in missing]
-    typer.echo("methods:")
-    for name in methods:
-        typer.echo(f"  {name}")
+    found, missing = offers(Options(data, quick))
+    for kind in KINDS:
+        own = [offer for offer in found if offer.kind is kind]
+        typer.echo(f"{kind.name} tasks:")
+        for offer in own:
+            task = offer.task
+            typer.echo(f"  {task.name}: {task.title}; {task.size}, {task.budget_seconds:g} s a fit")
+        typer.echo(f"{kind.name} methods:")
+        for name in dict.fromkeys(method.name for offer in own for method in offer.methods):
+            typer.echo(f"  {name}")
     typer.echo("experiments of the paper:")
     for experiment in find_experiments():
         typer.echo(f"  {experiment.name}: {experiment.title}; seeds {', '.join(map(str, experiment.seeds))}")
@@ -62,7 +61,8 @@ def run(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Tasks, families of tasks and methods, by default all; or the paper's experiments.", metavar="[NAME]…"
+            help="Tasks, families or kinds of tasks and methods, by default all; or the paper's experiments.",
+            metavar="[NAME]…",
         ),
     ] = None,
     data: Data = None,

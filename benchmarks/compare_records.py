@@ -153,7 +153,7 @@ def verdict(before: Mapping[int, float], after: Mapping[int, float], metric: Met
     """
     score = {side: _scores(values, metric) for side, values in (("before", before), ("after", after))}
     gap = statistics.fmean(score["after"].values()) - statistics.fmean(score["before"].values())
-    tolerance = math.log1p(metric.tolerance)
+    tolerance = metric.tolerance if metric.additive else math.log1p(metric.tolerance)
     if len(before) < 2:
         beyond = abs(gap) > _SINGLE_SEED * tolerance
     else:
@@ -165,7 +165,9 @@ def verdict(before: Mapping[int, float], after: Mapping[int, float], metric: Met
 
 
 def _scores(values: Mapping[int, float], metric: Metric) -> dict[int, float]:
-    """Logarithms of what should be small, never under the floor; of 1 − value where more is better (a cosine)."""
+    """What should be small: logarithms, never under the floor; of 1 − value where more is better (a cosine)."""
+    if metric.additive:
+        return {seed: -metric.better * value for seed, value in values.items()}
     floor = metric.floor or 1e-12
     amounts = values if metric.better < 0 else {seed: 1 - value for seed, value in values.items()}
     return {seed: math.log(max(amount, floor)) for seed, amount in amounts.items()}

@@ -16,7 +16,9 @@ from sklearn.model_selection import cross_val_score
 from torch import Tensor
 
 PEERS = ("NSF", "MAF")
-_BATCH, _EVALUATE_SECONDS, _HELD_OUT = 512, 2.0, 4096
+HIDDEN, BATCH = (64, 64), 512
+_HELD_OUT, _HELD_OUT_SHARE = 4096, 0.2
+_EVALUATIONS = 30
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def fit_peer(kind: str, x: Tensor, *, seconds: float, learning_rate: float, seed
 
     Args:
         kind: ``"NSF"`` or ``"MAF"``, with zuko's own defaults but for widths of (64, 64).
-        x: points ``(n, d)``; the last 4,096 are held out.
+        x: points ``(n, d)``; the last 4,096 are held out, of few points the last fifth.
         seconds: of wall-clock time.
         learning_rate: at its peak.
         seed: of weights and batches.
@@ -57,24 +59,27 @@ def fit_peer(kind: str, x: Tensor, *, seconds: float, learning_rate: float, seed
 
     mean, deviation = x.mean(0), x.std(0)
     points = ((x - mean) / deviation).float()
-    train, held_out = points[:-_HELD_OUT], points[-_HELD_OUT:]
+    held_out_rows = min(_HELD_OUT, math.ceil(_HELD_OUT_SHARE * len(x)))
+    train, held_out = points[:-held_out_rows], points[-held_out_rows:]
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        flow = getattr(zuko.flows, kind)(features=x.shape[1], hidden_features=(64, 64))
+        flow = getattr(zuko.flows, kind)(features=x.shape[1], hidden_features=HIDDEN)
     optimizer = torch.optim.Adam(flow.parameters(), lr=learning_rate)
     best, state, steps, looked = math.inf, flow.state_dict(), 0, 0.0
     began = time.monotonic()
-    while (spent := time.monotonic() - began) < seconds:
+    spent = 0.0
+    while spent < seconds:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * 0.5 * (1 + math.cos(math.pi * spent / seconds))
-        loss = -flow().log_prob(train[torch.randint(len(train), (_BATCH,), generator=generator)]).mean()
+        loss = -flow().log_prob(train[torch.randint(len(train), (BATCH,), generator=generator)]).mean()
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(flow.parameters(), 1.0)
         optimizer.step()
         steps += 1
-        if spent - looked > _EVALUATE_SECONDS or seconds - spent < _EVALUATE_SECONDS / 8:
+        spent = time.monotonic() - began
+        if spent - looked > seconds / _EVALUATIONS or spent >= seconds:
             looked = spent
             with torch.no_grad():
                 value = -float(flow().log_prob(held_out).mean())

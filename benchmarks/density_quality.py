@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
+from benchmarks.density.tasks.gaussian import CONDITION, draw, gaussian
 from benchmarks.density_peers import PEERS, tuned_peer, two_sample_accuracy, zuko_is_there
 from benchmarks.planar import PLANAR
 from benchmarks.quality import EVALUATION_SEED, defaults, timed_fit
@@ -22,27 +23,9 @@ from benchmarks.record import figure, write_record
 from ot_lift import ConvexPotentialFlow, LogConcaveDensity
 
 _ROWS, _EVALUATION_ROWS, _TWO_SAMPLE_ROWS = 50_000, 1 << 15, 5_000
-_CONDITION = 1e4
 _MARGIN = 4.0  # seconds of the flow's budget that are kept for whitening and for the choice at the end
 _ESTIMATORS = (ConvexPotentialFlow, LogConcaveDensity)
 _LEARNING_RATES = (1e-3, 3e-3)  # of the peers, each with the whole budget
-
-
-def gaussian(d: int, seed: int) -> MultivariateNormal:
-    """N(m, Σ): a random rotation of eigenvalues log-uniform between 1 and the condition number, both ends taken."""
-    generator = torch.Generator().manual_seed(1000 + seed)
-    exponents = torch.rand(d, generator=generator, dtype=torch.float64)
-    exponents[0], exponents[-1] = 0.0, 1.0
-    basis = torch.linalg.qr(torch.randn(d, d, generator=generator, dtype=torch.float64))[0]
-    root = basis * _CONDITION ** (0.5 * exponents)
-    mean = torch.randn(d, generator=generator, dtype=torch.float64)
-    return MultivariateNormal(mean, scale_tril=torch.linalg.cholesky(root @ root.T))
-
-
-def draw(law: MultivariateNormal, rows: int, seed: int) -> Tensor:
-    """Points ``(rows, d)``, from a generator of their own."""
-    noise = torch.randn(rows, len(law.mean), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return law.mean + noise @ law.scale_tril.T
 
 
 def run_gaussian(kind: Any, d: int, seed: int) -> dict[str, Any]:
@@ -72,7 +55,7 @@ def gaussian_part(seeds: Sequence[int], dimensions: Sequence[int]) -> None:
             figures.append(figure(name, max(gaps), at_most=0.01, spread=gaps))
             figures.append(figure("  the same: longest fit (s)", max(seconds), spread=seconds))
             print(kind.__name__, d, runs, flush=True)
-    settings = {"defaults": both_defaults(), "rows": _ROWS, "condition": _CONDITION}
+    settings = {"defaults": both_defaults(), "rows": _ROWS, "condition": CONDITION}
     write_record("density_quality-gaussian", settings=settings, seeds=seeds, figures=figures, details=details)
 
 

@@ -29,7 +29,9 @@ class Standing:
     seeds: int
 
 
-def standings(values: Mapping[str, Mapping[int, float]], *, floor: float = 0.0) -> dict[str, Standing]:
+def standings(
+    values: Mapping[str, Mapping[int, float]], *, floor: float = 0.0, additive: bool = False
+) -> dict[str, Standing]:
     """Ranks of methods by a figure of which less is better, each with a 95% interval.
 
     Seeds fix the data, so methods are compared seed by seed: one is better than another if the t-interval of their
@@ -40,6 +42,7 @@ def standings(values: Mapping[str, Mapping[int, float]], *, floor: float = 0.0) 
     Args:
         values: By method, by seed.
         floor: Values below it are not told from one another.
+        additive: Whether differences count, and never ratios.
 
     Returns:
         By method, the best first.
@@ -53,7 +56,7 @@ def standings(values: Mapping[str, Mapping[int, float]], *, floor: float = 0.0) 
         (1, 2)
     """
     clipped = {name: {seed: max(value, floor) for seed, value in own.items()} for name, own in values.items()}
-    positive = all(value > 0 for own in clipped.values() for value in own.values())
+    positive = not additive and all(value > 0 for own in clipped.values() for value in own.values())
     scores = {
         name: {seed: math.log(value) if positive else value for seed, value in own.items()}
         for name, own in clipped.items()

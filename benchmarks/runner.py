@@ -12,10 +12,10 @@ from typing import Any
 
 import joblib
 
-from benchmarks.cells import BaseCell, Cell, check_record
+from benchmarks.cells import BaseCell, check_record
 from benchmarks.experiments import EXPERIMENTS, experiment_cells
-from benchmarks.methods import find_methods
-from benchmarks.tasks import Options, Task, find_tasks
+from benchmarks.kinds import offers
+from benchmarks.tasks import Options
 from ot_lift.errors import DataError
 from ot_lift.io import atomic_file
 from ot_lift.report import json_text
@@ -61,11 +61,12 @@ class Plan:
 
 def chosen_cells(
     names: Sequence[str], options: Options, *, seeds: Sequence[int], threads: int
-) -> tuple[list[Cell], list[str]]:
+) -> tuple[list[BaseCell], list[str]]:
     """The cells that names stand for, sorted by task and seed.
 
     Args:
-        names: Of tasks ("gaussian-d8"), families of tasks ("gaussian") and methods; with none of a kind, all of it.
+        names: Of tasks ("gaussian-d8"), families of tasks ("gaussian"), kinds of them ("map", "density") and methods;
+            with no task or no method among them, all of these.
         options: What tasks are built from.
         seeds: Of data and fits.
         threads: Of every method.
@@ -81,11 +82,9 @@ def chosen_cells(
         >>> [cell.label for cell in cells]
         ['gaussian-d2 × EMD, seed 0', 'gaussian-d2 × linear, seed 0']
     """
-    tasks, missing = find_tasks(options)
-    methods = {task: find_methods(task) for task in tasks}
-    missing += dict.fromkeys(line for _, lines in methods.values() for line in lines)
-    known = {task.name for task in tasks} | {_family(task) for task in tasks}
-    known_methods = {method.name for found, _ in methods.values() for method in found}
+    found, missing = offers(options)
+    known = {name for offer in found for name in offer.names}
+    known_methods = {method.name for offer in found for method in offer.methods}
     if unknown := [name for name in names if name not in known | known_methods]:
         raise DataError(
             f"expected names of tasks or methods, got {', '.join(map(repr, unknown))}; there are "
@@ -94,11 +93,11 @@ def chosen_cells(
         )
     wanted, wanted_methods = set(names) & known or known, set(names) & known_methods or known_methods
     cells = [
-        Cell(task, method, seed, threads)
-        for task in tasks
-        if {task.name, _family(task)} & wanted
+        offer.kind.cell(offer.task, method, seed, threads)
+        for offer in found
+        if offer.names & wanted
         for seed in seeds
-        for method in methods[task][0]
+        for method in offer.methods
         if method.name in wanted_methods
     ]
     return cells, missing
@@ -138,10 +137,6 @@ def _threads() -> int:
     """What the environment asks for, else every core."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
     return int(asked) if asked.isdigit() and int(asked) else os.cpu_count() or 1
-
-
-def _family(task: Task) -> str:
-    return task.name.partition("-")[0]
 
 
 def run(

@@ -10,18 +10,20 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PackageLoader, StrictUndefined
 
 from benchmarks.experiments import Page, find_experiment
-from benchmarks.metrics import METRICS, by_method
+from benchmarks.metrics import METRICS, by_method, kind_of
 from benchmarks.site_plots import task_plots
 from benchmarks.site_scaling import is_scaling, scaling_content
 from benchmarks.site_tables import method_notes, overview_table, task_settings, task_table
 from benchmarks.site_words import surroundings, verdict
 from ot_lift.io import atomic_file
+from ot_lift.report_tables import Table
 
 Record = Mapping[str, Any]
 
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
 OVERVIEW = "index.html"
 SCALING = "scaling"
+_HEADINGS = {"map": "Maps: every method, every task", "density": "Densities: every method, every task"}
 
 
 def write_site(records: Sequence[Record], folder: Path) -> Path:
@@ -56,15 +58,23 @@ def write_site(records: Sequence[Record], folder: Path) -> Path:
         _write(folder / _page(SCALING), templates.get_template("scaling.html.j2").render(content))
         entries.append((content["title"], _page(SCALING), content["sentences"]))
     overview = {
-        "title": "Maps compared",
+        "title": "Methods compared",
         "entries": entries
         + [(find_experiment(name).title, _page(name), page.sentences) for name, page in pages.items()],
-        "table": overview_table(others),
+        "tables": _overview_tables(others),
         "surroundings": surroundings(records),
         "quick": _quick(records),
     }
     _write(folder / OVERVIEW, templates.get_template("overview.html.j2").render(overview))
     return folder / OVERVIEW
+
+
+def _overview_tables(tasks: Mapping[str, Sequence[Record]]) -> list[tuple[str, Table]]:
+    """A heading and a table for each kind of tasks."""
+    kinds: dict[str, dict[str, Sequence[Record]]] = {}
+    for task, own in tasks.items():
+        kinds.setdefault(kind_of(own), {})[task] = own
+    return [(_HEADINGS[kind], overview_table(kinds[kind])) for kind in _HEADINGS if kind in kinds]
 
 
 def _task_content(records: Sequence[Record], sentences: Sequence[str]) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.methods import OURS
-from benchmarks.metrics import by_method, mean_of, quality_of
+from benchmarks.metrics import Metric, by_method, mean_of, quality_of
+from benchmarks.site_densities import density_plot
 from benchmarks.site_words import BASELINE
 from ot_lift.report_figures import Plot
 from ot_lift.report_plots import displacement
@@ -30,7 +31,8 @@ def task_plots(records: Sequence[Record]) -> list[Plot]:
     Args:
         records: Of one task.
     """
-    return [plot for plot in (_trade_off(records), _over_time(records), _maps(records)) if plot is not None]
+    plots = _trade_off(records), _over_time(records), _maps(records), density_plot(records)
+    return [plot for plot in plots if plot is not None]
 
 
 def pareto_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
@@ -77,8 +79,8 @@ def _trade_off(records: Sequence[Record]) -> Plot | None:
         "trade-off",
         "Quality against time",
         told.strip(),
-        f"{metric.title} against fit time by method, logarithmic axes; single seeds as small dots.",
-        render(lambda theme: _draw_trade_off(_all_times(records), quality, front, hollow, metric.title, theme)),
+        f"{metric.title} against fit time by method, single seeds as small dots.",
+        render(lambda theme: _draw_trade_off(_all_times(records), quality, front, hollow, metric, theme)),
     )
 
 
@@ -87,7 +89,7 @@ def _draw_trade_off(
     quality: Mapping[str, Mapping[int, float]],
     front: Sequence[str],
     hollow: Sequence[str],
-    label: str,
+    metric: Metric,
     theme: Theme,
 ) -> Figure:
     figure, (axis,) = panels(1, theme, height=4.4, across=1)
@@ -95,7 +97,8 @@ def _draw_trade_off(
     spots, every = {}, []
     for name in order:
         seeds = quality[name].keys() & times[name].keys()
-        pairs = np.array([(max(times[name][seed], _LEAST_SECONDS), quality[name][seed]) for seed in seeds])
+        values = {seed: max(quality[name][seed], metric.floor) for seed in seeds}
+        pairs = np.array([(max(times[name][seed], _LEAST_SECONDS), value) for seed, value in values.items()])
         colour, inside = theme.colour(name, OURS, order), "none" if name in hollow else None
         if len(pairs) > 1:
             axis.scatter(pairs[:, 0], pairs[:, 1], s=14, color=colour, alpha=0.5, linewidths=0)
@@ -106,20 +109,28 @@ def _draw_trade_off(
     if len(front) > 1:
         line = np.array([spots[name] for name in front])
         axis.plot(*line.T, color=theme.muted, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
-    _logarithmic(axis, np.concatenate(every))
+    _logarithmic(axis, np.concatenate(every), additive=metric.additive)
     _annotate(axis, spots, theme, order)
-    axis.set(xlabel="fit time, s (less than 1 ms is drawn at 1 ms)", ylabel=f"{label} (down and left is better)")
+    axis.set(xlabel="fit time, s (less than 1 ms is drawn at 1 ms)", ylabel=f"{metric.title} (down and left is better)")
     return figure
 
 
-def _logarithmic(axis: Axes, points: np.ndarray[Any, Any]) -> None:
-    """Axes with room for names around the points."""
-    axis.set(xscale="log", yscale="log")
-    for set_limits, values in ((axis.set_xlim, points[:, 0]), (axis.set_ylim, points[:, 1])):
-        positive = values[values > 0] if (values > 0).any() else np.array([1.0])
-        set_limits(positive.min() / 3, positive.max() * 4)
+def _logarithmic(axis: Axes, points: np.ndarray[Any, Any], *, additive: bool = False) -> None:
+    """Axes with room for names around the points; heights whose differences count are drawn as they are."""
+    x, y = points.T
+    axis.set(xscale="log", xlim=_around(x))
     plain_ticks(axis.xaxis)
-    plain_ticks(axis.yaxis)
+    if additive:
+        margin = 0.15 * float(np.ptp(y)) or 1.0
+        axis.set_ylim(y.min() - margin, y.max() + margin)
+    else:
+        axis.set(yscale="log", ylim=_around(y))
+        plain_ticks(axis.yaxis)
+
+
+def _around(values: np.ndarray[Any, Any]) -> tuple[float, float]:
+    positive = values[values > 0] if (values > 0).any() else np.array([1.0])
+    return float(positive.min() / 3), float(positive.max() * 4)
 
 
 def _annotate(axis: Axes, spots: Mapping[str, np.ndarray[Any, Any]], theme: Theme, order: Sequence[str]) -> None:

@@ -61,7 +61,8 @@ class _Column:
         if metric.better:
             part = {name: own for name, own in values.items() if not (metric.race and name == BASELINE)}
             sign = {name: {s: -metric.better * v for s, v in own.items()} for name, own in part.items()}
-            ranked = standings(sign, floor=level_of(records, metric) if metric.better < 0 else -float("inf"))
+            floor = level_of(records, metric) if metric.better < 0 else -float("inf")
+            ranked = standings(sign, floor=floor, additive=metric.additive)
             best = [name for name, standing in ranked.items() if standing.best == 1 and standing.seeds > 1]
         return cls(metric, values, best)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.methods import OURS
-from benchmarks.metrics import Metric, by_method, level_of, mean_of, quality_of
+from benchmarks.metrics import Metric, by_method, level_of, mean_of, nats, quality_of
 from benchmarks.ranks import Standing, standings
 from ot_lift.report_words import names, number, seconds
 
@@ -15,6 +15,8 @@ Record = Mapping[str, Any]
 
 BASELINE = "identity"  # it does nothing, so it wins no race
 _MATTERS = 0.01  # of the target's spread: where points land nearer than this to each other, the maps are one in use
+
+_MATTERS_NATS = 0.01  # a dimension: under it a hundred points and more are needed to tell one law from the other
 
 _FAIR = (
     "Every method gets the same points, the same budget and the same threads; a method without a budget of its own "
@@ -25,7 +27,7 @@ _FAIR = (
 def places(records: Sequence[Record]) -> dict[str, Standing]:
     """Standings of a task's methods by its quality."""
     metric = quality_of(records)
-    return standings(by_method(records, metric.key), floor=level_of(records, metric))
+    return standings(by_method(records, metric.key), floor=level_of(records, metric), additive=metric.additive)
 
 
 def verdict(records: Sequence[Record]) -> list[str]:
@@ -80,6 +82,8 @@ def _by_how_much(
     first = order[0]
     rest = [name for name in order if found[name].best > 1 and name != first] or order[1:2]
     second = rest[0]
+    if metric.show is nats:
+        return [_nats_more(first, second, means, metric, records[0]["settings"]["task"]["features"])]
     times = means[second] / means[first] if means[first] > 0 else math.inf
     factor = f", {number(times, 2 if times < 100 else 3)} times as much" if times < 1e6 else ""
     told = f"Next is {second} with {metric.show(means[second])}{factor}"
@@ -97,10 +101,18 @@ def _by_how_much(
     level = level_of(records, metric)
     within = [name for name in (first, second) if means[name] <= level]
     if len(within) == 2:
-        return [
-            f"{told}; both are within the {number(level)} that two halves of the target reach: no difference in use."
-        ]
-    return [f"{told}; two halves of the target reach {number(level)}, so the difference matters."]
+        return [f"{told}; both are within the {number(level)} that {metric.reached}: no difference in use."]
+    return [f"{told}; {metric.reached} {number(level)}, so the difference matters."]
+
+
+def _nats_more(first: str, second: str, means: Mapping[str, float], metric: Metric, features: int) -> str:
+    """Log-likelihoods have no zero: n points tell a difference of δ by a likelihood ratio of e^(nδ)."""
+    more = means[second] - means[first]
+    how = "which matters" if more > _MATTERS_NATS * features else "which makes no difference in use"
+    return (
+        f"Next is {second} with {metric.show(means[second])}, {metric.show(more)} nats a point more, {how} (more than "
+        f"{number(_MATTERS_NATS * features, 1)} does: {number(_MATTERS_NATS, 1)} a dimension)."
+    )
 
 
 def _ours(order: Sequence[str], found: Mapping[str, Standing], means: Mapping[str, float], metric: Metric) -> list[str]:

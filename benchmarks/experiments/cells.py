@@ -3,39 +3,19 @@
 from __future__ import annotations
 
 import json
-import tempfile
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it ships no types
-
-from benchmarks.cells import BaseCell, check_record, make_record
-from benchmarks.cells_process import Stopped, in_child
-from benchmarks.machine import Moment
+from benchmarks.cells import BaseCell, check_record
+from benchmarks.cells_child import Outcome, Reach, run_in_child
 from ot_lift.errors import DataError
-from ot_lift.isolation import Phases, captured
+
+__all__ = ["ExperimentCell", "ExperimentMethod", "ExperimentTask", "Outcome"]
 
 Record = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a cell measured.
-
-    Attributes:
-        figures: numbers by name.
-        details: curves and tables behind them, JSON types.
-        notes: sentences.
-    """
-
-    figures: Mapping[str, float]
-    details: Mapping[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,28 +83,8 @@ class ExperimentCell(BaseCell):
 
     def run(self, out: Path, *, together: bool = False) -> dict[str, Any]:
         """The record; a failure is one too."""
-        began = time.perf_counter()
-        found: dict[str, Any] = {}
-        try:
-            needed = None if self.needs is None else _finished(self.needs, out)
-            with tempfile.TemporaryDirectory(prefix="ot-lift-cell-") as folder:
-                phases = Phases(Path(folder), {"run": self.task.limit_seconds})
-                found = in_child(_measured, self, needed, phases=phases)
-            status = "failed" if found.get("reason") else "ok"
-        except Stopped as stop:
-            status, found = "timed out", {"reason": str(stop), "usage": stop.usage}
-        except Exception as error:  # whatever happens to a cell is its record, and the others go on
-            status, found = "failed", {"reason": f"{type(error).__name__}: {error}"}
-        outcome: Outcome = found.get("outcome") or Outcome({})
-        return make_record(
-            self,
-            status,
-            {**found, "notes": outcome.notes},
-            outcome.figures,
-            outcome.details,
-            together=together,
-            seconds=time.perf_counter() - began,
-        )
+        limits = {"run": self.task.limit_seconds}
+        return run_in_child(self, _measured, self, out, limits=limits, together=together)
 
 
 def _finished(cell: ExperimentCell, out: Path) -> Record:
@@ -136,15 +96,6 @@ def _finished(cell: ExperimentCell, out: Path) -> Record:
     raise DataError(f"expected that {cell.label} has ended well before, it has not: run it again with --retry")
 
 
-def _measured(cell: ExperimentCell, needed: Record | None) -> dict[str, Any]:
-    """Run in the child: the outcome or the reason why there is none, with the time and what was printed."""
-    torch.set_num_threads(cell.threads)  # this process is the cell's alone
-    found: dict[str, Any] = {}
-    with captured(descriptors=True) as messages, threadpool_limits(cell.threads):
-        began = Moment.now()
-        try:
-            found["outcome"] = cell.task.run(cell.method, cell.seed, needed)
-        except Exception as error:
-            found["reason"] = f"{type(error).__name__}: {error}"
-        found["usage"] = began.until_now()
-    return {**found, "messages": messages.lines}
+def _measured(cell: ExperimentCell, out: Path, reach: Reach) -> Outcome:
+    """Run in the child, in one phase."""
+    return cell.task.run(cell.method, cell.seed, None if cell.needs is None else _finished(cell.needs, out))

@@ -6,12 +6,12 @@ one new file. A method may also offer `watch` (see `Watched`): its error over ti
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol, runtime_checkable
 
 import numpy.typing as npt
 
-from benchmarks.tasks import Task, Unavailable, modules_of
+from benchmarks.tasks import Task, found_in
 from ot_lift.methods import Method
 
 OURS = "ot-lift"  # the name of ours, and the beginning of the names of its variants
@@ -37,11 +37,16 @@ def find_methods(task: Task) -> tuple[list[Method], list[str]]:
         >>> {"identity", "linear", "EMD", "ot-lift"} <= {method.name for method in methods}
         True
     """
-    found: list[Method] = []
-    missing: list[str] = []
-    for module in modules_of("benchmarks.methods"):
-        try:
-            found += module.methods(task)
-        except Unavailable as reason:
-            missing.append(f"{module.__name__.rpartition('.')[2]}: {reason}")
-    return sorted(found, key=lambda method: method.name.startswith(OURS)), missing
+    found, missing = found_in("benchmarks.methods", lambda module: module.methods(task))
+    return ours_last(found), missing
+
+
+def ours_last(methods: Iterable[Any]) -> list[Any]:
+    """The methods, those of this library after all others.
+
+    Example:
+        >>> from ot_lift.methods import BrenierMethod, IdentityMethod
+        >>> [method.name for method in ours_last([BrenierMethod(), IdentityMethod()])]
+        ['identity', 'ot-lift']
+    """
+    return sorted(methods, key=lambda method: method.name.startswith(OURS))

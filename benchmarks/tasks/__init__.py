@@ -1,7 +1,7 @@
 """Tasks of the runner: data, the true map where it is known, and a budget. Every module of this folder is one.
 
-A module offers `tasks(options)`, which yields `Task` objects or raises `Unavailable` with a sentence that says what is
-missing. A new task is one new file.
+Densities and posteriors have folders of their own (see `benchmarks.kinds`). A module offers `tasks(options)`, which
+yields `Task` objects or raises `Unavailable` with a sentence that says what is missing. A new task is one new file.
 """
 
 from __future__ import annotations
@@ -33,11 +33,13 @@ class Options:
 
     Attributes:
         data: folder of files that are not part of the project, or None.
+        cache: folder of reference draws of posteriors, or None for that of `posteriors.reference`.
         quick: small data and budgets, for a first look; their records are no results.
     """
 
     data: Path | None = None
     quick: bool = False
+    cache: Path | None = None
 
     def sizes(self, rows: int, test_rows: int, budget_seconds: float) -> dict[str, Any]:
         """Arguments of a task: these, or those of every quick one.
@@ -116,27 +118,19 @@ def _pushed(source: Sampler, truth: Callable[[Array], Array]) -> Sampler:
     return lambda rows, rng: truth(source(rows, rng))
 
 
-@dataclass(frozen=True)
-class Task(ABC):
-    """A problem to be solved by every method within one budget.
+@dataclass(frozen=True, kw_only=True)
+class BaseTask(ABC):
+    """What every method is asked to do within one budget.
 
     Attributes:
         features: d.
-        rows: points a side that methods are fitted on.
-        test_rows: fresh points a side that they are judged on.
         budget_seconds: wall-clock time of a fit.
-        spend_budget: whether methods that could stop early are asked to use all of it.
         quick: whether it is a small version, for a first look.
-        uncapped: whether methods take all points, whatever that costs; of such tasks the cost is the question.
     """
 
     features: int
-    rows: int
-    test_rows: int
     budget_seconds: float
-    spend_budget: bool = False
     quick: bool = False
-    uncapped: bool = False
 
     @property
     @abstractmethod
@@ -153,9 +147,10 @@ class Task(ABC):
     def words(self) -> str:
         """What it is, with its source, in a few sentences."""
 
+    @property
     @abstractmethod
-    def problem(self, seed: int) -> Problem:
-        """The data; equal seeds give equal data."""
+    def size(self) -> str:
+        """How much there is to fit on, in a few words."""
 
     def settings(self) -> dict[str, Any]:
         """All that decides the problem besides the seed, as JSON types."""
@@ -163,6 +158,31 @@ class Task(ABC):
         return {"name": self.name, "title": self.title, "words": self.words} | {
             name: getattr(self, name) for name in shown
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(BaseTask):
+    """A pair of datasets to be mapped to one another.
+
+    Attributes:
+        rows: points a side that methods are fitted on.
+        test_rows: fresh points a side that they are judged on.
+        spend_budget: whether methods that could stop early are asked to use all of it.
+        uncapped: whether methods take all points, whatever that costs; of such tasks the cost is the question.
+    """
+
+    rows: int
+    test_rows: int
+    spend_budget: bool = False
+    uncapped: bool = False
+
+    @property
+    def size(self) -> str:
+        return f"{self.rows:,} points a side"
+
+    @abstractmethod
+    def problem(self, seed: int) -> Problem:
+        """The data; equal seeds give equal data."""
 
 
 def modules_of(package: str) -> Iterable[ModuleType]:
@@ -177,6 +197,23 @@ def modules_of(package: str) -> Iterable[ModuleType]:
         yield importlib.import_module(f"{package}.{module.name}")
 
 
+def found_in(package: str, ask: Callable[[ModuleType], Iterable[Any]]) -> tuple[list[Any], list[str]]:
+    """What the modules of a package offer, and a sentence for each that has something that is not available here.
+
+    Args:
+        package: Its dotted name.
+        ask: Gives what a module offers, or raises `Unavailable`.
+    """
+    found: list[Any] = []
+    missing: list[str] = []
+    for module in modules_of(package):
+        try:
+            found += ask(module)
+        except Unavailable as reason:
+            missing.append(f"{module.__name__.rpartition('.')[2]}: {reason}")
+    return found, missing
+
+
 def find_tasks(options: Options) -> tuple[list[Task], list[str]]:
     """Every task, and a sentence for each that is not available here.
 
@@ -187,11 +224,4 @@ def find_tasks(options: Options) -> tuple[list[Task], list[str]]:
         >>> "wasserstein2" in {line.split(":")[0] for line in missing}
         True
     """
-    found: list[Task] = []
-    missing: list[str] = []
-    for module in modules_of("benchmarks.tasks"):
-        try:
-            found += module.tasks(options)
-        except Unavailable as reason:
-            missing.append(f"{module.__name__.rpartition('.')[2]}: {reason}")
-    return found, missing
+    return found_in("benchmarks.tasks", lambda module: module.tasks(options))

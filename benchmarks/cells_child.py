@@ -1,0 +1,93 @@
+"""Cells that fit and judge in one function, run in a process of its own; the record says what came of it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it ships no types
+
+from benchmarks.cells import BaseCell, make_record
+from benchmarks.cells_process import Stopped, in_child
+from benchmarks.machine import Moment
+from ot_lift.isolation import Phases, captured
+
+Reach = Callable[[str], None]
+"""Called by the function of a cell at the end of a phase."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a cell measured.
+
+    Attributes:
+        figures: numbers by name.
+        details: curves and tables behind them, JSON types.
+        notes: sentences.
+    """
+
+    figures: Mapping[str, float]
+    details: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def run_in_child(
+    cell: BaseCell,
+    function: Callable[..., Outcome],
+    *arguments: Any,
+    limits: Mapping[str, float | None],
+    together: bool,
+) -> dict[str, Any]:
+    """The record of `function(*arguments, reach)`; a failure is a record too.
+
+    Args:
+        cell: What is run.
+        function: Measures; it calls `reach` with the name of every phase that it has ended.
+        arguments: Of the function, before `reach`.
+        limits: Seconds by phase, in the order of the phases.
+        together: Whether the caller runs other cells at the same time; its times are then marked.
+    """
+    began = time.perf_counter()
+    found: dict[str, Any] = {}
+    try:
+        with tempfile.TemporaryDirectory(prefix="ot-lift-cell-") as folder:
+            phases = Phases(Path(folder), limits)
+            found = in_child(_observed, function, arguments, phases, cell.threads, phases=phases)
+        status = "failed" if found.get("reason") else "ok"
+    except Stopped as stop:
+        status, found = "timed out", {"reason": str(stop), "usage": stop.usage}
+    except Exception as error:  # whatever happens to a cell is its record, and the others go on
+        status, found = "failed", {"reason": f"{type(error).__name__}: {error}"}
+    outcome: Outcome = found.get("outcome") or Outcome({})
+    return make_record(
+        cell,
+        status,
+        {**found, "notes": outcome.notes},
+        outcome.figures,
+        outcome.details,
+        together=together,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _observed(
+    function: Callable[..., Outcome], arguments: tuple[Any, ...], phases: Phases, threads: int
+) -> dict[str, Any]:
+    """Run in the child: the outcome or the reason why there is none, with the time and what was printed."""
+    torch.set_num_threads(threads)  # this process is the cell's alone
+    os.environ["NPROC"] = str(threads)  # how many threads XLA starts, when a peer imports JAX
+    found: dict[str, Any] = {}
+    with captured(descriptors=True) as messages, threadpool_limits(threads):
+        began = Moment.now()
+        try:
+            found["outcome"] = function(*arguments, phases.reach)
+        except Exception as error:
+            found["reason"] = f"{type(error).__name__}: {error}"
+        found["usage"] = began.until_now()
+    return {**found, "messages": messages.lines}

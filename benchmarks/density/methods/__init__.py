@@ -1,0 +1,1 @@
+"""Ways to model a density; every module here offers one or more."""
