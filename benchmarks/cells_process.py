@@ -29,7 +29,7 @@ from ot_lift.measuring import Job, measure
 from ot_lift.methods import BaseMethod, Method, W2Value
 
 _POLL_SECONDS = 0.02
-_PRELOADED = ("ot", "ot_lift.compare", "benchmarks.cells_process", "benchmarks.tasks.wasserstein2")
+_PRELOADED = ("ot", "ot_lift.compare", "benchmarks.kinds", "benchmarks.tasks.wasserstein2")
 _CURVE_POINTS = 2048
 _INVERTED_POINTS = 1000
 _MEMORY_SHARE = 0.75  # of the machine's, for one cell: it shall fail rather than take others with it

@@ -26,6 +26,14 @@ app = typer.Typer(
 
 Data = Annotated[Path | None, typer.Option(help="Folder of data that are not part of the project.", file_okay=False)]
 Quick = Annotated[bool, typer.Option("--quick", help="Small data and budgets; no results, but a look at everything.")]
+Cache = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of reference draws, for posteriors whose moments the project lacks; by default $POSTERIORS_CACHE "
+        "or ~/.cache/posteriors.",
+        file_okay=False,
+    ),
+]
 Out = Annotated[
     Path | None,
     typer.Option(help="Folder of the records; by default benchmarks/results/cells, with --quick .../quick."),
@@ -66,6 +74,7 @@ def run(
         ),
     ] = None,
     data: Data = None,
+    cache: Cache = None,
     seeds: Annotated[
         str | None,
         typer.Option(
@@ -97,7 +106,7 @@ def run(
         raise typer.BadParameter("Dask is not installed; pip install distributed", param_hint="--cluster")
     folder = _records_folder(out, quick)
     asked = _numbers(seeds) if seeds else None
-    cells, missing = runner.asked_cells(names or [], Options(data, quick), seeds=asked, threads=threads)
+    cells, missing = runner.asked_cells(names or [], Options(data, quick, cache), seeds=asked, threads=threads)
     plan = runner.Plan.of(cells, folder, retry=retry, again=again)
     for line in missing:
         typer.echo(f"not here: {line}", err=True)

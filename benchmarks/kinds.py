@@ -9,6 +9,8 @@ from typing import Any
 import benchmarks.density
 import benchmarks.density.cells
 import benchmarks.methods
+import benchmarks.posterior
+import benchmarks.posterior.cells
 import benchmarks.tasks
 from benchmarks.cells import BaseCell, Cell
 from benchmarks.tasks import BaseTask, Options
@@ -36,6 +38,10 @@ KINDS = (
     Kind(
         *("density", benchmarks.density.find_tasks, benchmarks.density.find_methods),
         benchmarks.density.cells.DensityCell,
+    ),
+    Kind(
+        *("posterior", benchmarks.posterior.find_tasks, benchmarks.posterior.find_methods),
+        benchmarks.posterior.cells.PosteriorCell,
     ),
 )
 
@@ -66,7 +72,7 @@ def offers(options: Options) -> tuple[list[Offer], list[str]]:
     Example:
         >>> found, _ = offers(Options(quick=True))
         >>> sorted({offer.kind.name for offer in found})
-        ['density', 'map']
+        ['density', 'map', 'posterior']
     """
     found: list[Offer] = []
     missing: dict[str, None] = {}

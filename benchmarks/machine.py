@@ -7,6 +7,7 @@ import functools
 import os
 import time
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from benchmarks.record import machine, revision
 
 WAITED_SHARE = 0.05  # of the wall time, for a core; more than that is contention
 OTHERS_SHARE = 0.10  # of all cores, by other programs; more than that is contention
+_PEERS = ("scikit-learn", "zuko", "jax", "numpyro", "ott-jax")  # whose versions records have, where they are installed
 _LEAST_SECONDS = 0.2  # the machine's clock ticks every hundredth: shares of less time say nothing
 
 
@@ -115,4 +117,12 @@ def _busy_seconds() -> float | None:
 @functools.cache
 def here() -> dict[str, Any]:
     """Machine and versions as records have them, with the code's revision; read once in a process."""
-    return {"machine": machine(), "revision": revision()}
+    return {"machine": machine() | {"peers": _peer_versions()}, "revision": revision()}
+
+
+def _peer_versions() -> dict[str, str]:
+    found = {}
+    for name in _PEERS:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

@@ -111,6 +111,33 @@ METRICS = (
         ),
     ),
     Metric(
+        *("moment_error", "largest error", number, -1),
+        null="moment_error_null",
+        reached="independent draws of the posterior itself reach",
+        note="The larger of the two that follow: what the worst mean or standard deviation is off by.",
+    ),
+    Metric(
+        *("mean_error", "of a mean", number, -1, 0.05, 0.01),
+        note="Largest error of the mean of any quantity, in posterior standard deviations.",
+    ),
+    Metric(
+        *("sd_error", "of a deviation", number, -1, 0.05, 0.01),
+        note="Largest relative error of the standard deviation of any quantity.",
+    ),
+    Metric(
+        *("k_hat", "k-hat", number, -1, 0.1, 0.7),
+        additive=True,
+        reached="importance weighting allows",
+        note=(
+            "Shape of the tail of importance weights; above 0.7 they are not to be relied on (Vehtari et al. 2024, "
+            "arXiv 1507.02646). A dash where a method has no density."
+        ),
+    ),
+    Metric(
+        *("importance_share", "importance ESS", share, 1, 0.05, 1e-3),
+        note="Of the draws: how many of them importance weights leave.",
+    ),
+    Metric(
         *("energy", "energy distance", number, -1),
         null="energy_null",
         note="Of transported points to the target; below its null level they cannot be told from it.",
@@ -132,6 +159,11 @@ METRICS = (
         note="Root mean square of ‖T⁻¹(T(x)) − x‖ in data units; a dash where a method has no inverse.",
     ),
     Metric("fit_seconds", "fit", seconds, -1, 0.2, 0.05, timed=True, note="Wall-clock time."),
+    Metric(
+        *("fit_compiled_seconds", "fit, compiled", seconds, -1, 0.2, 0.05),
+        timed=True,
+        note="Likewise, less what a compiler took.",
+    ),
     Metric("fit_cpu_seconds", "fit, CPU", seconds, -1, 0.2, 0.05, timed=True, note="Of all threads together."),
     Metric(
         *("transport_seconds", "transport", seconds, -1, 0.2, 0.01),
@@ -145,6 +177,11 @@ METRICS = (
     ),
     Metric(*("score_seconds", "score", seconds, -1, 0.2, 0.01), timed=True, note="Log-densities of 10,000 points."),
     Metric(*("sample_seconds", "sample", seconds, -1, 0.2, 0.01), timed=True, note="10,000 draws."),
+    Metric(
+        *("effective_seconds", "1,000 effective draws", seconds, -1, 0.2, 1e-5),
+        timed=True,
+        note="After the fit: of independent draws by their importance ESS, of a chain by its least bulk ESS.",
+    ),
     Metric(
         *("peak_memory_bytes", "memory", size, -1, 0.1, 1e7),
         note="The most that the fit and its use added to what the process held with its data loaded.",
@@ -184,11 +221,12 @@ def by_method(records: Iterable[Mapping[str, Any]], key: str) -> dict[str, dict[
 _DECIDE: Mapping[str, tuple[str, ...]] = {
     "map": ("l2_uvp", "misread", "energy"),
     "density": ("excess", "nll"),
+    "posterior": ("moment_error", "k_hat"),
 }
 
 
 def kind_of(records: Sequence[Mapping[str, Any]]) -> str:
-    """The kind of task that records are of: "map" or "density".
+    """The kind of task that records are of: "map", "density" or "posterior".
 
     Example:
         >>> kind_of([{"settings": {"task": {"kind": "density"}}}]), kind_of([{"settings": {"task": {}}}])
@@ -201,7 +239,8 @@ def quality_of(records: Sequence[Mapping[str, Any]]) -> Metric:
     """What decides who wins, by the kind of task; the first figure that the records have.
 
     Of maps L2-UVP where the true map is known, else misread classes, else the energy distance; of densities the
-    negative log-likelihood above the truth's where that is known, else the negative log-likelihood.
+    negative log-likelihood above the truth's where that is known, else the negative log-likelihood; of posteriors the
+    largest error of a moment where there is a reference, else k-hat.
     """
     known = {key for record in records for key in record["figures"]}
     keys = _DECIDE[kind_of(records)]

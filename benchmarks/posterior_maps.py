@@ -11,77 +11,29 @@ import argparse
 import math
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 import posteriors
+from benchmarks.posterior.moments import Moments, bulk_ess, entries
 from benchmarks.record import figure, write_record
 from ot_lift import PosteriorMap
 from ot_lift.posterior_trust import TrustWarning
-from posteriors.reference import Reference
 from posteriors.target import Posterior
-
-Array = npt.NDArray[np.float64]
 
 _DRAWS, _CORRECTED, _EFFECTIVE = 100_000, 20_000, 4_000
 _JUDGED_UP_TO = 64  # dimensions with figures to reach
-_MCSE = 3.0
+_MCSE = 3.0  # standard errors that a corrected error may reach
 
 
 def timed(function: Callable[[], Any]) -> tuple[Any, float]:
     """A result and its wall-clock seconds."""
     began = time.perf_counter()
     return function(), time.perf_counter() - began
-
-
-def entries(sites: Mapping[str, Array], axes: int) -> Array:
-    """All entries of named sites as columns; the first `axes` axes of every site number the draws."""
-    columns = [np.asarray(value).reshape(*value.shape[:axes], -1) for _, value in sorted(sites.items())]
-    return np.concatenate(columns, axes)
-
-
-def errors(ours: Array, effective: float, reference: Reference) -> dict[str, float]:
-    """Largest errors of means (in standard deviations) and of standard deviations (relative).
-
-    Raw, beyond three Monte Carlo standard errors of both samples, and in units of those.
-
-    Args:
-        ours: draws `(n, entries)`.
-        effective: how many independent draws they are worth.
-        reference: what they are held against.
-    """
-    truth = entries(reference.draws, 2)
-    ess = bulk_ess(truth)
-    flat = truth.reshape(-1, truth.shape[2])
-    mean = np.abs(ours.mean(0) - flat.mean(0)) / flat.std(0)
-    spread = np.abs(ours.std(0) / flat.std(0) - 1)
-    kurtosis = ((flat - flat.mean(0)) ** 4).mean(0) / flat.var(0) ** 2
-    mean_error = np.sqrt(1 / ess + 1 / effective)
-    spread_error = mean_error * np.sqrt((kurtosis - 1) / 4)  # of a standard deviation, by the delta method
-    return {
-        "mean": float(mean.max()),
-        "mean beyond": float((mean - _MCSE * mean_error).max()),
-        "mean in MCSE": float((mean / mean_error).max()),
-        "sd": float(spread.max()),
-        "sd in MCSE": float((spread / spread_error).max()),
-        "sd beyond": float((spread - _MCSE * spread_error).max()),
-    }
-
-
-def bulk_ess(draws: Array) -> Array:
-    """Bulk effective sample size by ArviZ of every entry of draws `(chains, draws, entries)`."""
-    import arviz
-
-    columns = {str(k): draws[:, :, k] for k in range(draws.shape[2])}
-    modern = int(arviz.__version__.split(".")[0]) >= 1
-    data = arviz.from_dict({"posterior": columns}) if modern else arviz.from_dict(posterior=columns)
-    found = arviz.ess(data, method="bulk")
-    return np.array([float(found[name]) for name in columns])
 
 
 def nuts(posterior: Posterior, seed: int) -> dict[str, float]:
@@ -121,6 +73,7 @@ def one(name: str, *, seed: int, cache: Path) -> dict[str, Any]:
     """All that is measured of one target."""
     posterior = posteriors.load(name)
     reference = posteriors.reference(name, folder=cache)
+    moments = Moments.of(reference)
     chain = nuts(posterior, seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TrustWarning)  # the verdict is in the record
@@ -129,10 +82,10 @@ def one(name: str, *, seed: int, cache: Path) -> dict[str, Any]:
         corrected = fitted.sample(_CORRECTED, correct="importance", random_state=seed + 2)
     diagnosis = fitted.diagnosis_
     share = diagnosis.effective / diagnosis.draws
-    plain = errors(entries(posterior.constrain(draws), 1), _DRAWS, reference)
+    plain = moments.errors(entries(posterior.constrain(draws), 1), _DRAWS)
     # Importance correction resamples from four times as many draws: both samplings have their error.
     worth = 1 / (1 / _CORRECTED + 1 / (4 * _CORRECTED * share))
-    exact = errors(entries(posterior.constrain(corrected), 1), worth, reference)
+    exact = moments.errors(entries(posterior.constrain(corrected), 1), worth)
     effective_a_second = share * _DRAWS / draw_seconds
     return {
         "target": name,

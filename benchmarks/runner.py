@@ -65,8 +65,8 @@ def chosen_cells(
     """The cells that names stand for, sorted by task and seed.
 
     Args:
-        names: Of tasks ("gaussian-d8"), families of tasks ("gaussian"), kinds of them ("map", "density") and methods;
-            with no task or no method among them, all of these.
+        names: Of tasks ("gaussian-d8"), families of tasks ("gaussian"), kinds of them ("map", "density",
+            "posterior") and methods; with no task or no method among them, all of these.
         options: What tasks are built from.
         seeds: Of data and fits.
         threads: Of every method.

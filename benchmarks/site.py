@@ -23,7 +23,11 @@ Record = Mapping[str, Any]
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
 OVERVIEW = "index.html"
 SCALING = "scaling"
-_HEADINGS = {"map": "Maps: every method, every task", "density": "Densities: every method, every task"}
+_HEADINGS = {
+    "map": "Maps: every method, every task",
+    "density": "Densities: every method, every task",
+    "posterior": "Posteriors: every method, every task",
+}
 
 
 def write_site(records: Sequence[Record], folder: Path) -> Path:

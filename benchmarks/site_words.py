@@ -19,8 +19,8 @@ _MATTERS = 0.01  # of the target's spread: where points land nearer than this to
 _MATTERS_NATS = 0.01  # a dimension: under it a hundred points and more are needed to tell one law from the other
 
 _FAIR = (
-    "Every method gets the same points, the same budget and the same threads; a method without a budget of its own "
-    "is ended at the budget and its cell says so. Points that judge were seen by no fit."
+    "Every method gets the same data or target, the same budget and the same threads; a method without a budget of its "
+    "own is ended at the budget and its cell says so. Points that judge were seen by no fit."
 )
 
 
@@ -182,5 +182,7 @@ def _seeds(records: Sequence[Record]) -> list[str]:
 
 def _machine(machine: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {machine[name]}" for name in ("torch", "numpy", "pot", "python"))
+    peers = ", ".join(f"{name} {version}" for name, version in machine.get("peers", {}).items())
+    versions = f"{versions}, {peers}" if peers else versions
     threads = f"{machine['threads']} thread{'s' * (machine['threads'] > 1)} a method"
     return f"{machine['cpu']}, {machine['cores']} cores, {threads}; {machine['platform']}; {versions}."

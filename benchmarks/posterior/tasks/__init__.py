@@ -1,0 +1,1 @@
+"""Posteriors to sample from; every module here offers some."""

@@ -1,0 +1,24 @@
+"""Every target of `posteriors`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import posteriors
+from benchmarks.posterior import PosteriorTask
+from benchmarks.tasks import Options
+
+_DRAWS, _QUICK_DRAWS = 20_000, 4_000
+
+
+def tasks(options: Options) -> Iterable[PosteriorTask]:
+    """One for each name of the catalogue."""
+    for name in posteriors.names():
+        yield PosteriorTask(
+            features=posteriors.load(name).dim,
+            target=name,
+            draws=_QUICK_DRAWS if options.quick else _DRAWS,
+            budget_seconds=2.0 if options.quick else 60.0,
+            quick=options.quick,
+            cache=options.cache,
+        )
