@@ -102,9 +102,10 @@ def conjugate(
     start = y if x0 is None else x0
     rows = max(1, _BLOCK_BYTES // (y.shape[1] ** 2 * y.element_size()))
     with torch.no_grad():
+        pieces = zip(y.detach().split(rows), start.detach().split(rows), tolerances.split(rows), strict=True)
         blocks = [
-            _search(potential, *block, method=method, max_steps=max_steps)
-            for block in zip(y.detach().split(rows), start.detach().split(rows), tolerances.split(rows), strict=True)
+            _search(potential.at_rows(slice(k * rows, (k + 1) * rows)), *piece, method=method, max_steps=max_steps)
+            for k, piece in enumerate(pieces)
         ]
     record = Conjugate(*(torch.cat([getattr(one, name.name) for one in blocks]) for name in fields(Conjugate)))
     if throw and not bool(record.converged.all()):
@@ -145,12 +146,13 @@ class _Search:
     def __init__(self, potential: Potential, y: Tensor, x0: Tensor, tolerances: Tensor) -> None:
         self.potential, self.y, self.tolerances = potential, y, tolerances
         self.x = torch.where(torch.isfinite(x0).all(1, keepdim=True), x0.to(y), y).clone()
-        self.value, self.gradient = (part.clone() for part in self._objective(self.x, y))
+        self.value, self.gradient = (part.clone() for part in self._objective(potential, self.x, y))
         self.residual = self.gradient.abs().amax(1)
         self.steps = torch.zeros(len(y), dtype=torch.int64, device=y.device)
 
-    def _objective(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        value, gradient = self.potential.value_gradient(x)
+    @staticmethod
+    def _objective(potential: Potential, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        value, gradient = potential.value_gradient(x)
         return value - (x * y).sum(1), gradient - y
 
     def run(self, directions: _Directions, max_steps: int) -> None:
@@ -191,7 +193,7 @@ class _Search:
     def _try(self, active: Tensor, move: Tensor, length: Tensor) -> Tensor:
         """One trial per active point; those that decrease the objective enough move."""
         trial = self.x[active] + length[:, None] * move
-        value, gradient = self._objective(trial, self.y[active])
+        value, gradient = self._objective(self.potential.at_rows(active), trial, self.y[active])
         before = self.value[active]
         slope = (self.gradient[active] * move).sum(1)
         terms = 1 + before.abs() + (trial * self.y[active]).sum(1).abs()
@@ -232,7 +234,7 @@ class _Newton:
         self.factor = y.new_empty(len(y), y.shape[1], y.shape[1])
 
     def renew(self, rows: Tensor, x: Tensor) -> None:
-        self.factor[rows] = factor_hessian(self.potential.hessian(x))
+        self.factor[rows] = factor_hessian(self.potential.at_rows(rows).hessian(x))
 
     def move(self, rows: Tensor, x: Tensor, gradient: Tensor) -> Tensor:
         return torch.cholesky_solve(-gradient[..., None], self.factor[rows]).squeeze(-1)
@@ -250,7 +252,7 @@ class _NewtonCG:
         """Nothing to do: every direction linearises."""
 
     def move(self, rows: Tensor, x: Tensor, gradient: Tensor) -> Tensor:
-        product = self.potential.linearise(x)[2]
+        product = self.potential.at_rows(rows).linearise(x)[2]
         # Forcing term min(0.1, √‖g‖)·‖g‖ gives superlinear convergence (Nocedal & Wright 2006, section 7.1).
         norm = gradient.norm(dim=1)
         return conjugate_gradients(product, -gradient, tol=norm * norm.sqrt().clamp_max(0.1))

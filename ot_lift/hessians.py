@@ -153,7 +153,7 @@ def sweep(network: Network, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """φ(x), ∇φ(x) and ∇²φ(x) on the CPU without autograd, by the formulas of :class:`~ot_lift.potentials.ICNN`.
 
     Args:
-        network: any network.
+        network: any network; a layer's biases may also be one row for every point, ``(n, width)``.
         x: points ``(n, features)``.
 
     Returns:
@@ -169,7 +169,7 @@ def sweep(network: Network, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         size = block.stop - start
         if work is None or work.rows != size:
             work = _Sweep(network, constants, size, x.dtype)
-        work(x[block], value[block], gradient[block], hessian[block])
+        work(block, x[block], value[block], gradient[block], hessian[block])
     return value, gradient, hessian
 
 
@@ -204,22 +204,23 @@ class _Sweep:
             for size in {self.jacobian_rows, rows % self.jacobian_rows} - {0}
         }
 
-    def __call__(self, x: Tensor, value: Tensor, gradient: Tensor, hessian: Tensor) -> None:
-        """Fill in the values, gradients and Hessians of the rows."""
+    def __call__(self, block: slice, x: Tensor, value: Tensor, gradient: Tensor, hessian: Tensor) -> None:
+        """Fill in the values, gradients and Hessians of a block of rows."""
+        biases = [bias[block] if bias.ndim == 2 and len(bias) > 1 else bias for bias in self.biases]
         start, start_gradient = self.network.quadratic.value_gradient(x)
-        self._forward(x, start, value)
+        self._forward(x, biases, start, value)
         self._backward(start_gradient, gradient)
         self._sum_outer(hessian)
         for i, target in enumerate(hessian.split(self.jacobian_rows)):
             self.jacobians[len(target)].add_bends(target, *([layer[i] for layer in kind] for kind in self.blocks))
 
-    def _forward(self, x: Tensor, start: Tensor, value: Tensor) -> None:
+    def _forward(self, x: Tensor, biases: list[Tensor], start: Tensor, value: Tensor) -> None:
         """σ(u), σ′(u) and Cx of every layer, and φ, of which ``start`` is the quadratic part.
 
         Buffers hold u in the units of the activation.
         """
         network, below = self.network, x
-        for k, (into, bias, sigma) in enumerate(zip(network.inputs, self.biases, self.sigma, strict=True)):
+        for k, (into, bias, sigma) in enumerate(zip(network.inputs, biases, self.sigma, strict=True)):
             u = torch.addmm(bias, x, into.T, alpha=sigma.into, out=self.u[k])
             if network.squared:
                 s = torch.mm(x, network.squares[k].T, out=self.squared[k])

@@ -77,7 +77,10 @@ def value_gradient_log_det(potential: Potential, x: Tensor) -> tuple[Tensor, Ten
     if torch.is_grad_enabled() or len(x) <= rows:
         value, gradient, hessian = potential.value_gradient_hessian(x)
         return value, gradient, _LogDet.apply(hessian, _factor(potential, x, hessian))
-    blocks = [value_gradient_log_det(potential, block) for block in x.split(rows)]
+    blocks = [
+        value_gradient_log_det(potential.at_rows(slice(k * rows, (k + 1) * rows)), block)
+        for k, block in enumerate(x.split(rows))
+    ]
     value, gradient, log_det = (torch.cat(parts) for parts in zip(*blocks, strict=True))
     return value, gradient, log_det
 
@@ -145,7 +148,8 @@ def log_det_for_training(
         solution, failed = lanczos.solution(), ~(lanczos.residual <= tol)
         log_det = lanczos.log_quadrature(potential.strong_convexity).to(x.dtype)
         if bool(failed.any()):
-            factor = _factor(potential, x[failed], potential.hessian(x[failed]))
+            hard = potential.at_rows(failed)
+            factor = _factor(hard, x[failed], hard.hessian(x[failed]))
             solution[failed] = torch.cholesky_solve(probe[failed][..., None].to(factor), factor).squeeze(2).to(x.dtype)
             log_det[failed] = _log_det_of(factor).to(x.dtype)
     return value, gradient, attach(product, probe, solution, log_det)[0]
@@ -177,7 +181,7 @@ def _factor(potential: Potential, x: Tensor, hessian: Tensor) -> Tensor:
     factor, failed = _try_factor(hessian)
     count = int(failed.sum())
     if count and x.dtype != torch.float64:
-        again, lost = _try_factor(_in_double(potential).hessian(x[failed].double()))
+        again, lost = _try_factor(_in_double(potential.at_rows(failed)).hessian(x[failed].double()))
         factor[failed] = again.to(factor)
         count = int(lost.sum())
     if count:

@@ -106,8 +106,10 @@ def stochastic_log_det(
     steps = min(steps, potential.features)
     blocks = []
     with torch.no_grad():
-        for rows in x.detach().repeat(probes, 1).split(_BLOCK_ROWS):
-            lanczos = Lanczos(potential.linearise(rows)[2], rademacher(rows, generator), steps, passes=2)
+        for index in torch.arange(len(x), device=x.device).repeat(probes).split(_BLOCK_ROWS):
+            rows = x.detach()[index]
+            product = potential.at_rows(index).linearise(rows)[2]
+            lanczos = Lanczos(product, rademacher(rows, generator), steps, passes=2)
             lanczos.run()
             blocks.append(torch.stack(lanczos.bracket(potential.strong_convexity)))
     upper, lower = torch.cat(blocks, 1).view(2, probes, len(x))

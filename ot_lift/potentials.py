@@ -56,6 +56,10 @@ class Potential(nn.Module, ABC):
     def value_gradient_hessian(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """φ(x) ``(n,)``, ∇φ(x) ``(n, features)`` and ∇²φ(x) ``(n, features, features)`` in one sweep."""
 
+    def at_rows(self, rows: Tensor | slice) -> Potential:
+        """The potential for these rows of the points alone: itself, unless every row has a φ of its own."""
+        return self
+
     def hessian(self, x: Tensor) -> Tensor:
         """∇²φ(x), shape ``(n, features, features)``, symmetric."""
         return self.value_gradient_hessian(x)[2]

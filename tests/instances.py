@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ot_lift.constrained import Constrained, ConstrainedPotential
 from ot_lift.lift import Lift
 from ot_lift.maps import StandardisedPotential
+from ot_lift.partial_icnn import ContextPotential, PartialICNN
 from ot_lift.positivity import mark_nonnegative
 from ot_lift.posterior_potential import CubicICNN
 from ot_lift.potentials import ICNN, AutogradPotential, Potential, Quadratic
@@ -45,6 +46,27 @@ def make_cubic(features: int, dtype: torch.dtype) -> CubicICNN:
     network = CubicICNN(features, (6, 5), cubic=4, strong_convexity=0.1, dtype=torch.float64)
     stir_(network)
     return network.to(dtype)
+
+
+def make_partial(features: int, **options: object) -> PartialICNN:
+    """A partially convex network of two context features, in float64."""
+    network = PartialICNN(
+        features,
+        2,
+        (6, 5),
+        context_hidden_features=(4,),
+        strong_convexity=0.1,
+        dtype=torch.float64,
+        **options,  # type: ignore[arg-type]
+    )
+    stir_(network)
+    return network
+
+
+@torch.no_grad()
+def make_conditional(features: int, dtype: torch.dtype) -> ContextPotential:
+    """The potential of one context."""
+    return make_partial(features, sharpness=3.0).to(dtype).at(normal(1, 2, seed=3, dtype=dtype))
 
 
 class LogSumExp(nn.Module):
@@ -133,6 +155,7 @@ PLAIN: dict[str, Make] = {
     **_icnns(),
     **{f"quadratic-d{d}": lambda t, d=d: make_quadratic(d, t) for d in (1, 2, 5)},
     **{f"adapter-d{d}": lambda t, d=d: make_adapter(d, t) for d in (1, 3)},
+    **{f"conditional-d{d}": lambda t, d=d: make_conditional(d, t) for d in (1, 3)},
 }
 BOUND: dict[str, Make] = {
     f"{name}-bound": lambda t, make=make: bound(make(t), normal(9, 2, seed=8, dtype=t))
