@@ -1,12 +1,13 @@
 """Optimal transport maps and densities from convex potentials: fit, transport, invert, certify.
 
-`BrenierMap` (between datasets), `ConvexPotentialFlow` and `LogConcaveDensity` (of one dataset) and `PosteriorMap` (from
-N(0, I) to a posterior) are the estimators; `ICNN`, `Lift` and `mark_nonnegative` are for networks and training loops of
-your own.
+`BrenierMap` (between datasets), `ConvexPotentialFlow` and `LogConcaveDensity` (of one dataset), `PosteriorMap` (from
+N(0, I) to a posterior) and `AmortizedPosterior` (of every observation, from simulations) are the estimators; `ICNN`,
+`Lift` and `mark_nonnegative` are for networks and training loops of your own.
 """
 
 from importlib.metadata import PackageNotFoundError, version
 
+from ot_lift.amortized import AmortizedPosterior
 from ot_lift.brenier import BrenierMap
 from ot_lift.densities import LogConcaveDensity
 from ot_lift.flows import ConvexPotentialFlow
@@ -22,6 +23,7 @@ except PackageNotFoundError:  # a source tree that was never installed
 
 __all__ = [
     "ICNN",
+    "AmortizedPosterior",
     "BrenierMap",
     "ConvexPotentialFlow",
     "Lift",

@@ -58,9 +58,9 @@ def check_training(settings: Mapping[str, Any]) -> None:
     seconds = settings["max_seconds"]
     if seconds is not None and not seconds > 0:
         raise ValueError(f"expected max_seconds > 0 or None, got {seconds!r}")
-    widths = settings["hidden_features"]
-    if isinstance(widths, numbers.Number):
-        raise ValueError(f"expected hidden_features as a tuple of widths, got {widths!r}")
+    for name in ("hidden_features", "context_hidden_features"):
+        if isinstance(settings.get(name), numbers.Number):
+            raise ValueError(f"expected {name} as a tuple of widths, got {settings[name]!r}")
     callbacks = settings.get("callbacks")
     if callable(callbacks):
         raise ValueError(f"expected callbacks as a list of functions, got one; pass [{callbacks!r}]")

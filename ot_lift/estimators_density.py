@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ot_lift.data import as_batch
 from ot_lift.errors import NotFittedError
-from ot_lift.estimators import numbers_of
+from ot_lift.estimators import numbers_of, significantly_better
 from ot_lift.likelihood import block_rows
 from ot_lift.maps import in_blocks
 
@@ -77,3 +77,26 @@ def answer(
     if check is not None:
         check(x)
     return restore(in_blocks(function, x, rows))
+
+
+def preferred(before: Tensor, after: Tensor) -> tuple[bool, float, float]:
+    """Which of two densities some points prefer: the trained one only if its gain is significant.
+
+    Args:
+        before: log-density ``(n,)`` of the start at n ≥ 2 points that neither has seen.
+        after: that of what was trained.
+
+    Returns:
+        Whether it is the trained one; the mean log-density of the preferred one, and its standard error.
+
+    Example:
+        >>> import torch
+        >>> preferred(torch.zeros(4), torch.tensor([1.0, 1.0, 1.5, 0.5]))[:2]
+        (True, 1.0)
+    """
+
+    def mean_and_error(values: Tensor) -> tuple[float, float]:
+        return float(values.mean()), float(values.std()) / len(values) ** 0.5
+
+    used = significantly_better(*mean_and_error(after - before), points=len(before))
+    return used, *mean_and_error(after if used else before)

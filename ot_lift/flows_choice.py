@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ot_lift.estimators import significantly_better
+from ot_lift.estimators_density import preferred
 from ot_lift.flows_map import Blocks, FlowMap
 from ot_lift.flows_start import identity_blocks
 from ot_lift.flows_whitening import Whitening
@@ -53,15 +53,9 @@ def choose(trained: Blocks, whitening: Whitening, points: Tensor) -> Choice:
     start = FlowMap(identity_blocks(points.shape[1]), whitening.coordinates)
     flow = FlowMap(trained, whitening.coordinates)
     before, after = _log_density(start.blocks, points), _log_density(flow.blocks, points)
-    gain, error = _mean_and_error(after - before)
-    used = significantly_better(gain, error, points=len(points))
-    mean, error = _mean_and_error(after if used else before)
+    used, mean, error = preferred(before, after)
     return Choice(flow if used else start, used, mean + whitening.log_volume, error)
 
 
 def _log_density(blocks: Blocks, x: Tensor) -> Tensor:
     return in_blocks(lambda rows: log_density(*blocks(rows)), x, block_rows(x.shape[1]))
-
-
-def _mean_and_error(values: Tensor) -> tuple[float, float]:
-    return float(values.mean()), float(values.std()) / len(values) ** 0.5

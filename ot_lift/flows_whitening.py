@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -46,18 +48,26 @@ class Whitening:
     @classmethod
     def of(cls, side: Side) -> Whitening:
         """Of the training part of some data; of few points, with the shrinkage that its held-out points like best."""
+        return cls.best(side, lambda covariance, share: cls.of_moments(side.mean, covariance, share=share))
+
+    @classmethod
+    def best(cls, side: Side, make: Callable[[Tensor, float], Self]) -> Self:
+        """What a function of a covariance ``(d, d)`` and of a share in [0, 1] makes of the training part.
+
+        With enough points the share is 0, else the one of a few whose Gaussian the held-out points like best.
+        """
         covariance = side.covariance
         if side.train is None:
-            return cls.of_moments(side.mean, covariance)
+            return make(covariance, 0.0)
         size = float(len(side.train))
         if side.weight is None:  # afresh: what a side says of few points is shrunk in the units of the data
             covariance = weighted_moments(side.rows, index=side.train)[1]
         else:
             size = float(side.weight.sum() ** 2 / side.weight.square().sum())
         if size >= _SHRINK_BELOW * side.rows.features:
-            return cls.of_moments(side.mean, covariance)
+            return make(covariance, 0.0)
         weight = torch.ones(len(side.stop)).double() if side.stop_weight is None else side.stop_weight
-        candidates = [cls.of_moments(side.mean, covariance, share=share) for share in _SHARES]
+        candidates = [make(covariance, share) for share in _SHARES]
         return max(candidates, key=lambda units: units._gaussian_log_likelihood(side.stop, weight))
 
     @classmethod
@@ -94,6 +104,10 @@ class Whitening:
         return side.batches(whiten, batch_size=batch_size, generator=generator)
 
     def _gaussian_log_likelihood(self, x: Tensor, weight: Tensor) -> float:
-        squares = self.coordinates.source(x).square().sum(1)
+        squares = self._latent(x).square().sum(1)
         mean = float((squares * weight).sum() / weight.sum())
         return self.log_volume - 0.5 * mean if math.isfinite(mean) else -math.inf
+
+    def _latent(self, x: Tensor) -> Tensor:
+        """What is N(0, I) of points ``(n, d)`` that are Gaussian."""
+        return self.coordinates.source(x)
