@@ -15,6 +15,7 @@ FOLDER = Path(__file__).parent.parent / "examples"
 
 # What must hold of the names that a script leaves behind.
 HOLDS: dict[str, Callable[[dict[str, Any]], bool]] = {
+    "amortized_posterior": lambda left: abs(left["divergence"]) < 0.02 and left["calibration"].p_value > 0.01,
     "density_flow": lambda left: (
         left["truth"] - left["score"] < 0.1 < 1 < left["score"] - left["gaussian"] and left["round_trip"] < 1e-6
     ),

@@ -56,7 +56,11 @@ def test_the_code_runs_as_it_stands(
 ) -> None:
     pytest.importorskip("numpyro", reason="needs the extra `posteriors`: pip install 'ot-lift[posteriors]'")
     monkeypatch.chdir(tmp_path)
+    theta = rng.normal(size=(400, 2))
     names = {
+        "theta": theta,
+        "simulated": theta @ np.ones((2, 3)) + rng.normal(size=(400, 3)),
+        "observed": np.zeros(3),
         "regression": linear_regression,
         "y": rng.normal(size=400),
         "X": rng.normal(size=(400, 2)),
