@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks.density_quality import both_defaults
 from benchmarks.quality import defaults
 from benchmarks.record import read_record
 from ot_lift.conjugate import NEWTON_CG_FROM
@@ -32,3 +33,7 @@ def test_the_crossover_of_the_code_is_the_one_that_was_timed() -> None:
 def test_log_determinants_were_timed_with_the_crossover_of_the_code() -> None:
     settings = read_record("log_determinant")["settings"]
     assert (settings["stochastic_from"], settings["solve_cost"]) == (STOCHASTIC_FROM, SOLVE_COST)
+
+
+def test_densities_were_fitted_with_the_defaults_of_today() -> None:
+    assert read_record("density_quality-planar")["settings"]["defaults"] == both_defaults()
