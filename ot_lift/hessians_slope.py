@@ -132,8 +132,8 @@ class _Point:
             first.insert(0, torch.zeros_like(self.first[k]))
             if above is not None:
                 below = (above.flatten(0, 1) @ self.down[k]).view_as(turned)
-                first[0] = (below * jacobian).sum(1)
                 turned.addcmul_(below, self.first[k][:, None])
+                first[0] = below.mul_(jacobian).sum(1)
             above = turned
             if self.s:
                 s.insert(0, (turned * self.constants.squares[k]).sum(1))
@@ -143,6 +143,7 @@ class _Point:
         """Derivatives of ⟨M, Σ2C′diag(t)C⟩ in t = pσ′ of every layer."""
         if not self.s:
             return [torch.zeros_like(first) for first in self.first]
-        rows = torch.cat(self.squares).T
-        found = (2 * (matrix @ rows) * rows).sum(1)
-        return list(found.split([len(c) for c in self.squares], 1))
+        rows, columns = torch.triu_indices(*matrix.shape[1:], device=matrix.device)
+        triangles = matrix[:, rows, columns] * torch.where(rows == columns, 1.0, 2.0).to(matrix)
+        widths = [len(c) for c in self.squares]
+        return list((triangles @ self.constants.table[: sum(widths)].T).split(widths, 1))
