@@ -1,7 +1,8 @@
 """The main job: colour transfer between two photographs, forward and back, beside POT's maps, ending in a report.
 
 A photograph is a cloud of colours: points (red, green, blue) in [0, 1]³. The map that moves one photograph's cloud
-onto another's at the least mean ‖x − T(x)‖² recolours it, and its inverse takes the colours back.
+onto another's at the least mean ‖x − T(x)‖² recolours it, and its inverse takes the colours back. A section of its own
+shows the other use of such maps, a Bayesian posterior.
 
 Everything here runs on one thread, ours and the peers alike: the result then depends on the seed and not on the number
 of cores, and another busy program does not stall it. Networks this small gain a tenth from a second thread.
@@ -25,6 +26,7 @@ from ot_lift.brenier import BrenierMap
 from ot_lift.compare import compare
 from ot_lift.comparison import Comparison, MethodResult
 from ot_lift.demo_colours import Colours, sample_photographs
+from ot_lift.demo_posterior import posterior_section
 from ot_lift.errors import ConvergenceError, DataError
 from ot_lift.methods import BrenierMethod, IdentityMethod, Method
 from ot_lift.peers import EMDMethod, LinearMethod, MappingMethod, SinkhornMethod
@@ -79,6 +81,7 @@ def colour_transfer(
     device: str | None = None,
     peers: Sequence[Method] | None = None,
     isolated: bool = True,
+    posterior: bool = True,
     tell: Tell | None = None,
 ) -> tuple[Path, Comparison, dict[str, str]]:
     """Fit on a sample of pixels, recolour every pixel, take the colours back, compare, and write the report.
@@ -93,6 +96,7 @@ def colour_transfer(
         device: where ours trains.
         peers: the methods beside ours; by default `demo_peers`.
         isolated: see `ot_lift.compare.compare`.
+        posterior: fit a map to a Bayesian posterior too, in a section of its own.
         tell: called with a line at every stage.
 
     Returns:
@@ -126,6 +130,7 @@ def colour_transfer(
             raise ConvergenceError(f"the fit failed: {found[_OURS].reason}")
         fitted = BrenierMap.load(saved)
         whole = _WholePicture.of(fitted, source, target, tell)
+        sections = [posterior_section(seed=seed, max_seconds=max_seconds, tell=tell)] if posterior else []
     tell("writing the report")
     fitted.save(place / "map")
     page = write_report(
@@ -138,6 +143,7 @@ def colour_transfer(
         galleries=_galleries(found, source, target, whole),
         facts=whole.facts,
         plots=[_cloud_plot(found)],
+        sections=sections,
     )
     return page, found, whole.facts
 

@@ -44,6 +44,11 @@ class NutsRun:
         """Effective draws a second once it is warm."""
         return 0.5 * self.min_ess / self.sampling_seconds
 
+    @property
+    def draws(self) -> dict[str, npt.NDArray[np.float64]]:
+        """Draws of all chains behind one another, ``(chains · draws, *shape)`` by site."""
+        return {name: values.reshape(-1, *values.shape[2:]) for name, values in self.sites.items()}
+
 
 def run_nuts(target: NumPyroTarget, *, draws: int = 1000, warm_up: int = 1000, seed: int = 0) -> NutsRun:
     """Four vectorised chains of NUTS in float64, in two legs, so that the second one is timed without compilation.

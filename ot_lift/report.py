@@ -19,7 +19,7 @@ from ot_lift.report_places import REPORT_FILES, REPORT_FORMAT, check_report_fold
 from ot_lift.report_tables import certificate_rows, method_notes, method_table, protocol
 from ot_lift.report_words import headline
 
-__all__ = ["Gallery", "Photograph", "Plot", "json_text", "write_report"]
+__all__ = ["Gallery", "Photograph", "Plot", "Section", "json_text", "write_report"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,27 @@ class Gallery:
     across: int = 3
 
 
+@dataclass(frozen=True)
+class Section:
+    """A part of the report that stands on its own, behind the comparison.
+
+    Attributes:
+        key: of its heading's anchor, and of its figures in `report.json`.
+        title: its heading.
+        introduction: paragraphs.
+        sentences: what was found.
+        plots: in order.
+        record: every figure as plain values.
+    """
+
+    key: str
+    title: str
+    introduction: tuple[str, ...]
+    sentences: tuple[str, ...]
+    plots: tuple[Plot, ...]
+    record: Mapping[str, Any]
+
+
 def write_report(
     comparison: Comparison,
     folder: str | Path,
@@ -73,6 +94,7 @@ def write_report(
     galleries: Sequence[Gallery] = (),
     facts: Mapping[str, str] | None = None,
     plots: Sequence[Plot] = (),
+    sections: Sequence[Section] = (),
 ) -> Path:
     """Write the report of a comparison into a folder, each file whole or not at all, the page last.
 
@@ -86,6 +108,7 @@ def write_report(
         galleries: pictures, before the table.
         facts: further figures by name, before the table.
         plots: further plots, before the standard ones.
+        sections: further parts, behind the plots.
 
     Returns:
         The page's path: `report.html`. Beside it stand `report.md`, `report.json`, `methods.csv` and the plots and
@@ -121,6 +144,7 @@ def write_report(
         "notes": method_notes(comparison),
         "certificate": certificate and {"words": certificate["words"], "rows": certificate_rows(certificate)},
         "plots": drawn,
+        "sections": sections,
         "protocol": protocol(comparison),
         "ours": ours,
     }
@@ -132,7 +156,8 @@ def write_report(
 
 def _files(content: Mapping[str, Any], comparison: Comparison) -> Iterator[tuple[str, bytes]]:
     """Every file of the report, the page last: where it is, all is there."""
-    for plot in content["plots"]:
+    sections: Sequence[Section] = content["sections"]
+    for plot in (*content["plots"], *(plot for section in sections for plot in section.plots)):
         yield f"figures/{plot.key}.png", plot.picture.light
     for gallery in content["galleries"]:
         for photograph in gallery.photographs:
@@ -143,6 +168,7 @@ def _files(content: Mapping[str, Any], comparison: Comparison) -> Iterator[tuple
         **{key: content[key] for key in ("title", "introduction", "headline", "facts")},
         "sentences": {plot.key: plot.sentence for plot in content["plots"]},
         "comparison": comparison.to_dict(),
+        **({"sections": {section.key: section.record for section in sections}} if sections else {}),
     }
     yield REPORT_FILES["json"], json_text(record).encode()
     jinja = templates()

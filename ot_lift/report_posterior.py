@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ot_lift.numpyro_nuts import NutsRun
 
-__all__ = ["PosteriorRun", "check_posterior_folder", "columns_by_label", "write_posterior_report"]
+__all__ = ["PosteriorRun", "check_posterior_folder", "columns_by_label", "marginals", "write_posterior_report"]
 
 Array = npt.NDArray[np.float64]
 
@@ -45,6 +45,7 @@ class PosteriorRun:
         fit_seconds: wall-clock time of the fit.
         draw_seconds: wall-clock time of the draws.
         reference: NUTS on the same model, or None.
+        without_reference: why there is none, in a sentence.
     """
 
     name: str
@@ -55,6 +56,7 @@ class PosteriorRun:
     fit_seconds: float
     draw_seconds: float
     reference: NutsRun | None = None
+    without_reference: str = "NUTS was not run: --reference sets the map beside it."
 
     @property
     def draws(self) -> int:
@@ -78,7 +80,7 @@ class PosteriorRun:
     def moments(self) -> list[dict[str, Any]]:
         """One record an entry: label, mean and deviation by the map and by NUTS, and how far apart they are."""
         ours = columns_by_label(self.sites)
-        theirs = {} if self.reference is None else columns_by_label(_flat(self.reference.sites))
+        theirs = {} if self.reference is None else columns_by_label(self.reference.draws)
         rows = []
         for label, values in ours.items():
             row: dict[str, Any] = {"label": label, "mean": values.mean(), "deviation": values.std(ddof=1)}
@@ -97,7 +99,7 @@ class PosteriorRun:
             f"{number(self.ess_per_second)} effective draws a second, counted by importance weights.",
         ]
         if self.reference is None:
-            return [*said, "NUTS was not run: --reference sets the map beside it."]
+            return [*said, self.without_reference]
         moved = [row for row in self.moments() if "shift" in row]
         standard_error = 1.0 / math.sqrt(self.reference.min_ess)
         shift, ratio = max(abs(row["shift"]) for row in moved), max(abs(row["ratio"] - 1) for row in moved)
@@ -175,9 +177,9 @@ def write_posterior_report(run: PosteriorRun, folder: Path) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     ours = columns_by_label(run.sites)
-    theirs = None if run.reference is None else columns_by_label(_flat(run.reference.sites))
+    theirs = None if run.reference is None else columns_by_label(run.reference.draws)
     plots = [
-        ("Marginals", "Densities of single entries.", render(lambda theme: _marginals(ours, theirs, theme))),
+        ("Marginals", "Densities of single entries.", render(lambda theme: marginals(ours, theirs, theme))),
         ("Pairs", "Draws of the first entries, two by two.", render(lambda theme: _pairs(ours, theirs, theme))),
     ]
     with atomic_file(folder / "report.json") as file:
@@ -189,11 +191,6 @@ def write_posterior_report(run: PosteriorRun, folder: Path) -> Path:
     with atomic_file(page) as file:
         file.write(templates().get_template("posterior.html.j2").render(content).encode())
     return page
-
-
-def _flat(sites: Mapping[str, Array]) -> dict[str, Array]:
-    """Draws of all chains behind one another."""
-    return {name: values.reshape(-1, *values.shape[2:]) for name, values in sites.items()}
 
 
 def columns_by_label(sites: Mapping[str, Array]) -> dict[str, Array]:
@@ -211,7 +208,14 @@ def columns_by_label(sites: Mapping[str, Array]) -> dict[str, Array]:
     return columns
 
 
-def _marginals(ours: dict[str, Array], theirs: dict[str, Array] | None, theme: Theme) -> Figure:
+def marginals(ours: Mapping[str, Array], theirs: Mapping[str, Array] | None, theme: Theme) -> Figure:
+    """Histograms of the first entries, by label; NUTS's filled, ours outlined.
+
+    Args:
+        ours: draws ``(n,)`` by label.
+        theirs: those of NUTS, or None.
+        theme: colours.
+    """
     shown = list(ours)[:_PANELS]
     figure, axes = panels(len(shown), theme, height=2.4, across=_ACROSS)
     for axis, label in zip(axes, shown, strict=True):

@@ -33,6 +33,7 @@ def small_demo(folder: Path, *, seed: int = 0) -> Path:
         max_steps=60,
         peers=[IdentityMethod(), LinearMethod(), MappingMethod(max_points=40, max_iterations=2)],
         isolated=False,
+        posterior=False,
     )
     return page
 
@@ -148,3 +149,5 @@ def test_the_demo_as_it_is_run_by_a_newcomer(tmp_path: Path) -> None:
     assert "ot-lift" in found.winners["energy"]
     assert facts["Pixels restored to their exact 8-bit colour"] == "100.00%"
     assert imread(io.BytesIO((page.parent / "pictures" / "by-ot-lift.png").read_bytes())).shape[:2] == (427, 640)
+    posterior = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["sections"]["a-posterior"]
+    assert posterior["verdict"] == "good"
