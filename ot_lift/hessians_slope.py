@@ -145,5 +145,4 @@ class _Point:
             return [torch.zeros_like(first) for first in self.first]
         rows, columns = torch.triu_indices(*matrix.shape[1:], device=matrix.device)
         triangles = matrix[:, rows, columns] * torch.where(rows == columns, 1.0, 2.0).to(matrix)
-        widths = [len(c) for c in self.squares]
-        return list((triangles @ self.constants.table[: sum(widths)].T).split(widths, 1))
+        return [triangles @ table.T for table in self.constants.tables[: len(self.squares)]]

@@ -98,7 +98,7 @@ def _run(posterior: Posterior, *, min_ess: float, max_r_hat: float, seed: int) -
             legs.append({name: np.asarray(v) for name, v in sampler.get_samples(group_by_chain=True).items()})
             divergences += int(np.asarray(sampler.get_extra_fields()["diverging"]).sum())
             draws = {name: np.concatenate([leg[name] for leg in legs], axis=1) for name in legs[0]}
-            r_hat, bulk_ess = _diagnose(draws)
+            r_hat, bulk_ess = convergence(draws)
             if r_hat < max_r_hat and bulk_ess > min_ess:
                 return Reference(draws, r_hat, bulk_ess, divergences)
             sampler.post_warmup_state = sampler.last_state
@@ -109,8 +109,14 @@ def _run(posterior: Posterior, *, min_ess: float, max_r_hat: float, seed: int) -
     )
 
 
-def _diagnose(draws: dict[str, Array]) -> tuple[float, float]:
-    """Largest R̂ and smallest bulk ESS by ArviZ, of either generation."""
+def convergence(draws: dict[str, Array]) -> tuple[float, float]:
+    """Largest R̂ and smallest bulk ESS of any entry of draws ``(chains, draws, *shape)``, by ArviZ of any generation.
+
+    Example:
+        >>> r_hat, bulk_ess = convergence({"a": np.random.default_rng(0).normal(size=(4, 500))})
+        >>> r_hat < 1.01, bulk_ess > 1500
+        (True, True)
+    """
     arviz: Any = importlib.import_module("arviz")
     modern = int(arviz.__version__.split(".")[0]) >= 1
     data = arviz.from_dict({"posterior": draws}) if modern else arviz.from_dict(posterior=draws)
