@@ -27,7 +27,7 @@ from ot_lift.posterior_jax import Preconditioned
 from ot_lift.posterior_latent import Direction, LatentMap
 from ot_lift.posterior_mode import Laplace, find_mode
 from ot_lift.posterior_target import Target
-from ot_lift.posterior_trust import Diagnosis, TrustWarning, diagnose, undiagnosed
+from ot_lift.posterior_trust import Diagnosis, TrustWarning, diagnose, judge, undiagnosed
 from ot_lift.posterior_weights import Evidence
 from ot_lift.potentials import Quadratic
 from ot_lift.standardizer import weighted_moments
@@ -189,10 +189,7 @@ class PosteriorMap(BaseEstimator):
         if target is None:
             self.diagnosis_ = undiagnosed("fitted to draws without a target to check against")
         else:
-            checked = Target(target)
-            theta, log_q = self.map_.push(self._latents(_JUDGED, generator))
-            self.evidence_ = Evidence.of(checked.value(theta) - log_q)
-            self.diagnosis_ = diagnose(checked, self.map_, draws=_JUDGED, generator=generator)
+            self.diagnosis_, self.evidence_ = judge(Target(target), self.map_, draws=_JUDGED, generator=generator)
             if self.diagnosis_.verdict != "good":
                 warnings.warn(str(self.diagnosis_), TrustWarning, stacklevel=3)
         self.fit_seconds_ = time.monotonic() - began

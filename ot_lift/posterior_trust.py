@@ -92,6 +92,7 @@ class _Findings:
     """Figures and objections as the checks find them."""
 
     figures: dict[str, Any] = field(default_factory=dict)
+    evidence: Evidence | None = None
     correctable: list[str] = field(default_factory=list)
     fatal: list[str] = field(default_factory=list)
 
@@ -115,6 +116,11 @@ def diagnose(target: Target, latent: LatentMap, *, draws: int, generator: torch.
     References:
         Vehtari et al. 2024 (arXiv 1507.02646); Yao, Vehtari, Simpson & Gelman 2018 (arXiv 1802.02538).
     """
+    return judge(target, latent, draws=draws, generator=generator)[0]
+
+
+def judge(target: Target, latent: LatentMap, *, draws: int, generator: torch.Generator) -> tuple[Diagnosis, Evidence]:
+    """What :func:`diagnose` returns, and the evidence by the same draws: −inf if the target cannot weigh them."""
     found = _Findings()
 
     def attempt(name: str, check: Callable[[], None]) -> None:
@@ -138,12 +144,13 @@ def diagnose(target: Target, latent: LatentMap, *, draws: int, generator: torch.
     points = _pool(latent.units, theta)
     attempt("chords", lambda: _chords(found, target, points, generator))
     attempt("Hessians", lambda: _hessians(found, target, latent.units, points))
-    return found.record()
+    return found.record(), found.evidence or Evidence.of(torch.full((draws,), -torch.inf))
 
 
 def _weigh(found: _Findings, latent: LatentMap, theta: Tensor, log_weights: Tensor) -> None:
     """k̂, ESS, the ELBO gap, and how far weights would move the moments."""
     smoothed, evidence = pareto_smooth(log_weights), Evidence.of(log_weights)
+    found.evidence = evidence
     found.figures |= {
         "k_hat": smoothed.k_hat,
         "effective": smoothed.effective,
