@@ -252,8 +252,9 @@ def demo(
 ) -> None:
     """Colour transfer between two photographs, beside POT's maps: a tour that needs no data of yours.
 
-    Fits on a sample of pixels, recolours every pixel, takes the colours back by the exact inverse, and ends with a
-    report for the browser. Takes a few minutes on two cores.
+    Fits on a sample of pixels, recolours every pixel, takes the colours back by the exact inverse, fits a small
+    Bayesian posterior (beside NUTS where NumPyro is installed), and ends with a report for the browser. Takes a few
+    minutes on two cores.
 
     Example:
         $ ot-lift demo --out ot-lift-demo
