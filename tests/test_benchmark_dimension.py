@@ -113,7 +113,7 @@ def test_a_record_has_its_figures() -> None:
 
 def test_the_page_says_whether_the_advantage_grows(tmp_path: Path) -> None:
     made = []
-    for features, ours, theirs in ((1, 0.01, 0.02), (6, 0.05, 0.1), (21, 0.2, 0.6)):
+    for features, ours, theirs in ((1, 0.01, 0.02), (6, 0.05, 0.1), (21, 0.4, 0.6)):
         task = DimensionTask("ridge", "tuned", features=features)
         for name, value in (("lift", ours), ("softplus", theirs), ("projection", 0.3)):
             made += [as_record(task, name, {"excess_nll": value + 0.001 * seed}, seed) for seed in range(2)]
@@ -121,10 +121,11 @@ def test_the_page_says_whether_the_advantage_grows(tmp_path: Path) -> None:
         made.append(as_record(DimensionTask("ridge", "paper", features=features), GAUSSIAN, {"excess_nll": 0.5}))
     page = find_experiment("dimension").page(made)
     assert page.sentences[0] == (
-        "Protocol tuned, ridge: the lift's advantage over softplus grows with dimension: 0.0100 at d = 1, 0.0500 at "
-        "d = 6 and 0.400 at d = 21."
+        "Protocol tuned, ridge: with dimension the lift's advantage over softplus grows in nats and does not grow "
+        "throughout as a share of the rival's figure: 0.0100 (49%) at d = 1, 0.0500 (50%) at d = 6 and 0.200 (33%) at "
+        "d = 21."
     )
-    assert "over projection does not grow throughout" in page.sentences[1]
+    assert "over projection does not grow throughout in nats and" in page.sentences[1]
     table = page.tables[0][2]
     assert [row.name for row in table.rows] == ["lift", "softplus", "projection", "Gaussian"]
     assert [column.title for column in table.columns] == ["method", "d = 1", "d = 6", "d = 21"]

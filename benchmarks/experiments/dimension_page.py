@@ -39,7 +39,11 @@ _METRICS = (
         "Mean of log p − log q over 10,000 fresh points, nats: the flow's NLL less the density's own on the same "
         "points, whose mean is the entropy. The difference of both has less noise than either.",
     ),
-    ("advantage", "A rival's median above the entropy less the lift's, nats."),
+    (
+        "advantage",
+        "A rival's median above the entropy less the lift's, in nats and as a share of the rival's. All figures grow "
+        "with dimension, as there is more to fit, so that a share says more.",
+    ),
 )
 
 
@@ -86,20 +90,25 @@ def _growth(records: Sequence[Record], protocol: str) -> list[str]:
     told = []
     for family in settings_of(records, "target"):
         for rival in _RIVALS:
-            found: dict[str, float] = {}
+            nats: dict[str, float] = {}
+            shares: dict[str, float] = {}
             for place, own in _by_dimension(part(records, target=family)).items():
                 middle = medians(own, _KEY)
                 if OURS in middle and rival in middle:
-                    found[place] = middle[rival] - middle[OURS]
-            if len(found) < 2:
-                continue
-            grows = all(one < two for one, two in itertools.pairwise(found.values()))
-            values = names([f"{number(value)} at {place}" for place, value in found.items()])
-            told.append(
-                f"Protocol {protocol}, {family}: the lift's advantage over {rival} "
-                f"{'grows' if grows else 'does not grow throughout'} with dimension: {values}."
-            )
+                    nats[place] = middle[rival] - middle[OURS]
+                    shares[place] = nats[place] / middle[rival]
+            if len(nats) > 1:
+                values = names([f"{number(nats[place])} ({100 * shares[place]:.0f}%) at {place}" for place in nats])
+                told.append(
+                    f"Protocol {protocol}, {family}: with dimension the lift's advantage over {rival} {_grows(nats)} "
+                    f"in nats and {_grows(shares)} as a share of the rival's figure: {values}."
+                )
     return told
+
+
+def _grows(values: Mapping[str, float]) -> str:
+    grows = all(one < two for one, two in itertools.pairwise(values.values()))
+    return "grows" if grows else "does not grow throughout"
 
 
 def _wins(places: Mapping[str, Sequence[Record]], order: Sequence[str]) -> Table:
