@@ -16,7 +16,18 @@ from benchmarks.tasks import Options
 from ot_lift.report_figures import Plot
 from ot_lift.report_tables import Table
 
-EXPERIMENTS = ("gallery1d", "ablation", "overhead", "escape", "gamma2d", "flows2d", "dimension", "latents", "tabular")
+EXPERIMENTS = (
+    "gallery1d",
+    "ablation",
+    "overhead",
+    "escape",
+    "gamma2d",
+    "flows2d",
+    "dimension",
+    "latents",
+    "tabular",
+    "landscape",
+)
 
 
 @dataclass(frozen=True)

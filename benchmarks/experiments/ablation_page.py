@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.experiments import Page
 from benchmarks.experiments.densities1d import TARGETS
-from benchmarks.experiments.pages import OURS, curves, medians, order_of, part, seeds_cell, settings_of
+from benchmarks.experiments.pages import OURS, curves, failures, medians, order_of, part, seeds_cell, settings_of
 from ot_lift.report_figures import Plot
 from ot_lift.report_tables import Cell, Column, Row, Table
 from ot_lift.report_words import names, number
@@ -67,9 +67,7 @@ def _sentences(records: Sequence[Record], protocols: Sequence[str]) -> list[str]
         told.append(f"The covariance of slack and gradient is exactly zero in every record of {names(zero)}.")
     if rest:
         told.append(f"It is not zero for {names(rest)}.")
-    failed = [record for record in records if record["status"] != "ok"]
-    told += [f"{record['task']} × {record['method']}, seed {record['seed']}: {record['reason']}" for record in failed]
-    return told
+    return told + failures(records)
 
 
 def _zeros(records: Sequence[Record]) -> tuple[list[str], list[str]]:

@@ -60,16 +60,16 @@ class Target:
         """Evenly spaced points of the interval, `(count,)`."""
         return np.linspace(*self.interval, count)
 
-    def quadrature(self, panels: int = _PANELS, count: int = _NODES) -> tuple[Array, Array]:
-        """Nodes `(256,)` in the interval and the logarithms of their weights.
+    def quadrature(self, panels: int = _PANELS, nodes: int = _NODES) -> tuple[Array, Array]:
+        """Nodes `(panels·nodes,)` in the interval, by default 256, and the logarithms of their weights.
 
-        Sixteen panels of equal probability with sixteen Gauss–Legendre nodes each, unless told otherwise: close to one
-        another where the mass is, so that a kink costs little.
+        Panels of equal probability with as many Gauss–Legendre nodes each: close to one another where the
+        mass is, so that a kink costs little.
         """
         edges = np.clip(self.law.ppf(np.linspace(0, 1, panels + 1)), *self.interval)
-        nodes, weights = np.polynomial.legendre.leggauss(count)
+        steps, weights = np.polynomial.legendre.leggauss(nodes)
         half = np.diff(edges)[:, None] / 2
-        places = (edges[:-1, None] + half) + half * nodes
+        places = (edges[:-1, None] + half) + half * steps
         return places.ravel(), np.log(half * weights).ravel()
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.experiments import Page
 from benchmarks.experiments.fit_pages import (
     costs_table,
-    failures,
     protocols_of,
     results_of,
     under,
@@ -17,7 +16,7 @@ from benchmarks.experiments.fit_pages import (
     wins_table,
 )
 from benchmarks.experiments.flows import GAUSSIAN, MODELS
-from benchmarks.experiments.pages import OURS, medians, order_of, part, settings_of
+from benchmarks.experiments.pages import OURS, failures, medians, order_of, part, settings_of
 from benchmarks.metrics import by_method
 from ot_lift.report_figures import Plot
 from ot_lift.report_tables import Table

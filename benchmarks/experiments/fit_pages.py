@@ -129,15 +129,6 @@ def _chosen(records: Sequence[Record]) -> dict[str, str]:
     return {name: " · ".join(lines) for name, lines in found.items()}
 
 
-def failures(records: Sequence[Record]) -> list[str]:
-    """A sentence for every cell that did not end well."""
-    return [
-        f"{record['task']} × {record['method']}, seed {record['seed']}: {record['reason']}"
-        for record in records
-        if record["status"] != "ok"
-    ]
-
-
 def dots(key: str, title: str, places: Places, figure: str, label: str, *, methods: Sequence[str]) -> Plot:
     """A figure of every seed, a panel for each place, a row for each method.
 

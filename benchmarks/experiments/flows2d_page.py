@@ -13,7 +13,6 @@ from benchmarks.experiments.fit_pages import (
     Places,
     costs_table,
     dots,
-    failures,
     protocols_of,
     results_of,
     under,
@@ -21,7 +20,7 @@ from benchmarks.experiments.fit_pages import (
     wins_table,
 )
 from benchmarks.experiments.flows import GAUSSIAN, MODELS
-from benchmarks.experiments.pages import OURS, curves, medians, order_of, part, settings_of
+from benchmarks.experiments.pages import OURS, curves, failures, medians, order_of, part, settings_of
 from benchmarks.metrics import by_method
 from ot_lift.report_figures import Plot
 from ot_lift.report_theme import Theme, panels, render

@@ -12,14 +12,13 @@ from benchmarks.experiments.fit_pages import (
     Places,
     costs_table,
     dots,
-    failures,
     protocols_of,
     results_of,
     under,
     values_table,
     wins_table,
 )
-from benchmarks.experiments.pages import OURS, curves, medians, order_of, part, settings_of
+from benchmarks.experiments.pages import OURS, curves, failures, medians, order_of, part, settings_of
 from ot_lift.report_figures import Plot
 from ot_lift.report_theme import Theme, legend, panels, render
 from ot_lift.report_words import names, number

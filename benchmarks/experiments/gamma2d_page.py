@@ -15,14 +15,13 @@ from benchmarks.experiments.fit_pages import (
     against,
     costs_table,
     dots,
-    failures,
     protocols_of,
     results_of,
     under,
     values_table,
     wins_table,
 )
-from benchmarks.experiments.pages import curves, order_of
+from benchmarks.experiments.pages import curves, failures, order_of
 from ot_lift.report_figures import Plot
 from ot_lift.report_theme import Theme, panels, render
 from ot_lift.report_words import number

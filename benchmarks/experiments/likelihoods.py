@@ -20,7 +20,7 @@ from benchmarks.experiments.densities1d import Array
 from benchmarks.experiments.energies import ENERGY, LIFT, Trial
 from benchmarks.experiments.overhead import FLOW_LIFT
 from ot_lift import ICNN, Lift
-from ot_lift.constrained import BoundPotential, Constrained
+from ot_lift.constrained import Constrained
 from ot_lift.densities_normalizer import Normalizer, importance_sampling
 from ot_lift.densities_objective import DrawnIntegral
 from ot_lift.densities_proposal import FlowProposal
@@ -127,10 +127,10 @@ class FlowLikelihood(Likelihood):
         generator = torch.Generator().manual_seed(seed)
         network = ICNN(self.points.features, generator=generator, **FLOW)
         align_with_identity_(network, self.points.training[:_ALIGNMENT_ROWS])
-        return Trial(_constrained(name, network, generator, FLOW_LIFT), self.points.training)
+        return Trial(constrained_by(name, network, generator, FLOW_LIFT), self.points.training)
 
     def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
-        assert isinstance(model, BoundPotential)  # for the type checker: networks here are potentials
+        assert isinstance(model, Potential)  # for the type checker: networks here are potentials
         try:
             _, latent, log_det = log_det_for_training(model, batch, generator=self.probes)
         except ConvergenceError as error:
@@ -176,7 +176,7 @@ class EnergyLikelihood(Likelihood):
     def trial(self, name: str, seed: int) -> Trial:
         generator = torch.Generator().manual_seed(seed)
         network = ICNN(self.points.features, ENERGY_WIDTHS, generator=generator, **ENERGY)
-        return Trial(_constrained(name, network, generator, LIFT), self.points.training)
+        return Trial(constrained_by(name, network, generator, LIFT), self.points.training)
 
     def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
         drawn, log_share = self._integral.next_batch()
@@ -203,7 +203,19 @@ class EnergyLikelihood(Likelihood):
         return float(in_blocks(plain, points).double().mean()) + normalizer.log_value - self.points.log_volume
 
 
-def _constrained(name: str, network: ICNN, generator: torch.Generator, lift: Mapping[str, Any]) -> Constrained:
+def constrained_by(name: str, network: ICNN, generator: torch.Generator, lift: Mapping[str, Any]) -> Constrained:
+    """A network with a positivity.
+
+    Args:
+        name: "lift" or what `Constrained` takes.
+        network: Copied.
+        generator: Of a lift's start.
+        lift: Arguments of a lift.
+
+    Example:
+        >>> type(constrained_by("projection", ICNN(2, (4,)), torch.Generator(), {})).__name__
+        'ConstrainedPotential'
+    """
     if name == "lift":
         return Lift(network, features=network.features, generator=generator, **lift)
     return Constrained(network, name)

@@ -83,6 +83,15 @@ def won(records: Sequence[Record], other: str, key: str) -> tuple[int, int]:
     return sum(ours[seed] < theirs[seed] for seed in seeds), len(seeds)
 
 
+def failures(records: Sequence[Record]) -> list[str]:
+    """A sentence for every record of a failure."""
+    return [
+        f"{record['task']} × {record['method']}, seed {record['seed']}: {record['reason']}"
+        for record in records
+        if record["status"] != "ok"
+    ]
+
+
 def curves(
     key: str,
     title: str,
