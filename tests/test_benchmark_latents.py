@@ -204,7 +204,7 @@ def test_the_step_size_is_chosen_by_validation() -> None:
 def test_cells_are_of_every_class_protocol_method_and_seed() -> None:
     found, _ = experiment_cells(["latents"], Options(), seeds=None, threads=None)
     assert len(found) == 10 * (3 * (3 + 3 + 1) + 2 * 3) and len({one.path for one in found}) == len(found)
-    assert {one.task.settings()["recipe"]["iterations"] for one in found} == {900, 300}
+    assert {one.task.settings()["recipe"]["iterations"] for one in found} == {600, 200}
     quick, _ = experiment_cells(["latents"], Options(quick=True), seeds=None, threads=None)
     assert len(quick) == 3 * 5 and all(one.task.settings()["quick"] for one in quick)
     json.dumps([one.settings for one in found])

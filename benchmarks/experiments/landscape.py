@@ -1,6 +1,6 @@
 """The loss on the plane of a trajectory: in the space of weights and in the space that the lift trains in.
 
-In full: three losses, five planes, three seeds; about 20 minutes of CPU time. There is one protocol, the paper's: the
+In full: three losses, five planes, three seeds; about 15 minutes of CPU time. There is one protocol, the paper's: the
 planes are those of its fits.
 """
 
@@ -36,7 +36,7 @@ WORDS = (
     "train, negative weights of projection raised to 0; lift in what it trains, its summary, readout and slack, which "
     "is the lifted space; lift's weights, the same path in the raw weights that the lift emits, which is the "
     "constrained space; ends, the slice of the space of weights through the ends of projection, which is its origin, "
-    "softplus and lift, negative weights raised to 0. The paper's recipes, 1,500 steps."
+    "softplus and lift, negative weights raised to 0. The paper's recipes, 1,000 steps."
 )
 METHODS = ("softplus", "projection", "lift", "lift's weights", "ends")
 _ENDS = ("lift", "softplus", "projection")  # the last one is the origin
@@ -123,7 +123,7 @@ class LandscapeTask(ExperimentTask):
     """
 
     place: str
-    iterations: int = 1_500
+    iterations: int = 1_000
     grid: int = 25
     quick: bool = False
 

@@ -83,9 +83,9 @@ class LikelihoodTask(ExperimentTask):
     def likelihood(self, seed: int) -> Likelihood:
         """Of the points of a seed."""
 
+    @abstractmethod
     def points(self, seed: int) -> Points:
         """Of a seed."""
-        return self.likelihood(seed).points
 
     def more(self, seed: int, method: str, model: nn.Module | None) -> dict[str, Any]:
         """Further details of a fitted network, of a Gaussian where there is none."""

@@ -28,7 +28,7 @@ from ot_lift.densities_start import fit_proposal
 from ot_lift.errors import ConvergenceError
 from ot_lift.flows import ConvexPotentialFlow
 from ot_lift.flows_whitening import Whitening
-from ot_lift.likelihood import log_density
+from ot_lift.likelihood import block_rows, log_density
 from ot_lift.logdet import log_det_for_training, value_gradient_log_det
 from ot_lift.maps import in_blocks
 from ot_lift.potentials import Potential
@@ -147,10 +147,11 @@ class FlowLikelihood(Likelihood):
     def _nll(self, plain: nn.Module, points: Tensor) -> float:
         assert isinstance(plain, Potential)  # for the type checker, as above
         try:
-            _, latent, log_det = value_gradient_log_det(plain.double(), points.double())
+            plain, blocks = plain.double(), points.double().split(block_rows(points.shape[1]))
+            values = torch.cat([log_density(*value_gradient_log_det(plain, block)[1:]) for block in blocks])
         except ConvergenceError as error:
             raise FloatingPointError(f"training has diverged: {error}") from error
-        return -float(log_density(latent, log_det).mean()) - self.points.log_volume
+        return -float(values.mean()) - self.points.log_volume
 
 
 class EnergyLikelihood(Likelihood):
