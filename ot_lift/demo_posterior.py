@@ -143,6 +143,7 @@ def _section(run: PosteriorRun) -> Section:
         f"Histograms of five coefficients by the map{beside}.",
         render(lambda theme: marginals(ours, theirs, theme)),
     )
+    verdict, *more = run.sentences()
     return Section(
         "a-posterior",
         "A Bayesian posterior by the same machinery",
@@ -150,9 +151,9 @@ def _section(run: PosteriorRun) -> Section:
             "Which of two species is an iris? A logistic regression on four measurements, with normal priors of scale "
             f"{_PRIOR_SCALE} on standardised columns: 100 flowers, five coefficients. The posterior is the image of "
             "N(0, I) under the gradient of a convex potential, so its draws are independent, and a diagnosis says "
-            "whether to believe them.",
+            "whether to believe them. Two measurements nearly separate the species, which skews the posterior.",
         ),
-        tuple(run.sentences()),
+        (f"Diagnosis: {verdict}", *more),
         (plot,),
         run.record(),
     )

@@ -32,7 +32,7 @@ def alone(told: list[str]) -> Section:
 
 def test_without_numpyro_there_is_a_map_a_verdict_and_one_sentence(alone: Section, told: list[str]) -> None:
     assert told == ["a posterior: fitting a map"]
-    assert re.match(r"(good|correct) \(k-hat [\d.]+, importance ESS", alone.sentences[0])
+    assert re.match(r"Diagnosis: (good|correct) \(k-hat [\d.]+, importance ESS", alone.sentences[0])
     assert alone.sentences[-1].startswith("NUTS was not run beside it: it needs NumPyro")
     assert alone.record["nuts"] is None
     assert [row["label"] for row in alone.record["moments"]] == list(IrisRegression().names)
