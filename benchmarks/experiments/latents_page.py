@@ -88,7 +88,7 @@ def _sheet(records: Sequence[Record]) -> np.ndarray[Any, Any]:
 
 def _draw(sheets: Mapping[str, np.ndarray[Any, Any]], titles: Mapping[str, str], theme: Theme) -> Figure:
     shape = next(iter(sheets.values())).shape
-    figure, axes = panels(len(sheets), theme, height=0.3 + 4.6 * shape[0] / shape[1], across=2)
+    figure, axes = panels(len(sheets), theme, height=0.3 + min(3.5, 4.6 * shape[0] / shape[1]), across=2)
     for axis, (name, sheet) in zip(axes, sheets.items(), strict=True):
         axis.imshow(sheet, cmap="gray_r" if theme.paper == "#ffffff" else "gray", vmin=0, vmax=1)
         axis.set(xticks=[], yticks=[])
