@@ -142,6 +142,17 @@ def test_a_diverging_fit_says_so() -> None:
         )
 
 
+def test_weights_that_are_lost_in_the_last_step_are_a_fit_that_diverges() -> None:
+    with pytest.raises(FloatingPointError, match="weights are not finite after 1 steps"):
+        fit(
+            Constrained(Line()),
+            lambda line, x: (0 * line(x)).sqrt().mean(),  # 0, with a derivative of 0·∞
+            lambda: torch.ones(2, 1),
+            Recipe(iterations=1),
+            looks=1,
+        )
+
+
 def test_the_shoulder_is_where_softplus_passes_on_a_twentieth() -> None:
     raw = torch.tensor(-2.944438979, dtype=torch.float64)  # σ(raw) = 0.05
     assert float(torch.nn.functional.softplus(raw)) == pytest.approx(SHOULDER)

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from benchmarks.experiments import Experiment
-from benchmarks.experiments.cells import ExperimentCell
+from benchmarks.experiments.cells import ExperimentCell, Outcome
 from benchmarks.experiments.densities_nd import FAMILIES, LogConcave
 from benchmarks.experiments.dimension_page import page
-from benchmarks.experiments.flows import GAUSSIAN, WIDE, WORDS, FlowTask, methods
+from benchmarks.experiments.energies import Trial
+from benchmarks.experiments.flows import GAUSSIAN, WIDE, WORDS, FlowData, FlowTask, methods
 from benchmarks.experiments.protocols import QUICK, cells_of
 from benchmarks.tasks import Options
+from ot_lift.constrained import Constrained
 
 NAME = "dimension"
 DIMENSIONS = (1, 2, 6, 21, 32)
@@ -61,10 +63,14 @@ class DimensionTask(FlowTask):
         return f"{self.target.capitalize()}, d = {self.features}"
 
     def settings(self) -> dict[str, Any]:
-        return super().settings() | {"features": self.features, "entropy": self.law().entropy}
+        return super().settings() | {"features": self.features}
 
     def law(self) -> LogConcave:
         return FAMILIES[self.target](self.features)
+
+    def measured(self, model: Constrained, trial: Trial, data: FlowData) -> Outcome:
+        found = super().measured(model, trial, data)
+        return Outcome({**found.figures, "entropy": self.law().entropy})
 
 
 def cells(options: Options, seeds: Sequence[int], threads: int) -> list[ExperimentCell]:

@@ -36,11 +36,11 @@ FLOW_LIFT: Mapping[str, Any] = {"summary_features": (64, 64), "code_features": 9
 FLOW_LIFT_SETTINGS: Mapping[str, Any] = {**FLOW_LIFT, "summary_features": [64, 64]}  # as JSON types
 WIDE, GAUSSIAN = "wide softplus", "Gaussian"
 WORDS = (
-    "Three ways start at the same weights and multiply softplus, or the projected number, by one over the width of a "
-    "layer, as the code of Huang et al. (2021) does: weights then start about one in those units, off the shoulder. "
-    "Unscaled softplus does not, and starts nearly all of the same weights on its shoulder. The lift emits the "
-    "constrained weights alone. Data are whitened by the mean and covariance of the training points; Gaussian is the "
-    "normal density with these. ADMM is left out: its iterates may be negative, and then there is no likelihood. "
+    "All start at the same weights, and the lift's slack at those too. Three multiply softplus, or the projected "
+    "number, by one over the width of a layer, as the code of Huang et al. (2021) does: in such units weights start at "
+    "about one, off the shoulder. Unscaled softplus does not, and starts with nearly all of them on it. The lift emits "
+    "the constrained weights alone. Data are whitened by the mean and covariance of the training points; Gaussian is "
+    "the normal density with these. ADMM is left out: its iterates may be negative, and then there is no likelihood. "
     "Wide softplus has as many trained parameters as the lift; where a step of it takes too long it is left out."
 )
 _LOOK_POINTS = 2_000  # for the curves

@@ -93,7 +93,7 @@ def fit(
         The model, or its average where the recipe asks for one; and the seconds of training, looks left out.
 
     Raises:
-        FloatingPointError: The loss is not finite.
+        FloatingPointError: The loss is not finite, or the weights at the end.
 
     Example:
         >>> from ot_lift import mark_nonnegative
@@ -140,7 +140,10 @@ def fit(
             if watch is not None:
                 watch(step + 1, mean, best)
             began = time.perf_counter()
-    return best, seconds + time.perf_counter() - began
+    seconds += time.perf_counter() - began
+    if not all(bool(parameter.isfinite().all()) for parameter in averages):
+        raise FloatingPointError(f"the weights are not finite after {recipe.iterations} steps")
+    return best, seconds
 
 
 def shoulder_share(weights: list[Tensor]) -> float:
