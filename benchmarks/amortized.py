@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.special import logsumexp, softmax
 
 from benchmarks.amortized_problems import Banana, Darcy, LinearGaussian, LotkaVolterra, Problem
 from benchmarks.quality import EVALUATION_SEED, defaults, timed_fit
@@ -29,7 +30,8 @@ from ot_lift.numpyro_nuts import run_nuts
 
 Array = npt.NDArray[np.float64]
 
-_PAIRS, _FRESH, _SIMULATIONS, _RANKED, _OBSERVATIONS = 20_000, 10_000, 1000, 99, 5
+_FRESH, _SIMULATIONS, _RANKED, _OBSERVATIONS = 10_000, 1000, 99, 5
+_WEIGHED = (100, 1000)  # observations, and draws for each, whose importance weights give a divergence
 _NUTS_DRAWS = 1000  # a chain of four; every second one is compared with as many draws of the map
 _TIMED = 1000
 
@@ -62,6 +64,22 @@ def calibration(problem: Problem, posterior: AmortizedPosterior, theta: Array, y
         "histograms_inside": histograms.inside,
         "coverage_inside": coverage.inside,
         "coverage_gap": float(np.abs(coverage.covered - coverage.levels).max()),
+    }
+
+
+def divergence(problem: Problem, posterior: AmortizedPosterior, y: Array) -> dict[str, float]:
+    """KL from the exact posterior by importance weights of the map's draws, the mean over observations; their ESS."""
+    count = _WEIGHED[1]
+    draws = posterior.sample(y, count, random_state=0).reshape(-1, problem.parameters)
+    beside = np.repeat(y, count, 0)
+    log_weights = (problem.log_joint(draws, beside) - posterior.log_prob(draws, beside)).reshape(-1, count)
+    shares = softmax(log_weights, axis=1)
+    log_means = logsumexp(log_weights, axis=1) - np.log(count)
+    values = (shares * log_weights).sum(1) - log_means
+    return {
+        "divergence": float(values.mean()) / problem.parameters,
+        "divergence_standard_error": float(values.std(ddof=1)) / len(y) ** 0.5 / problem.parameters,
+        "effective_share": float(np.mean(1 / (shares**2).sum(1)) / count),
     }
 
 
@@ -104,7 +122,7 @@ def against_nuts(problem: Problem, posterior: AmortizedPosterior, y: Array, seed
 
 def run(problem: Problem, seed: int) -> dict[str, Any]:
     """All that is measured of one fit."""
-    theta, y = problem.simulate(_PAIRS, np.random.default_rng(seed))
+    theta, y = problem.simulate(problem.pairs, np.random.default_rng(seed))
     fresh_theta, fresh_y = problem.simulate(_FRESH, np.random.default_rng(EVALUATION_SEED + seed))
     posterior, seconds = timed_fit(lambda: AmortizedPosterior(random_state=seed).fit(theta, y))
     held_out = held_out_nll(posterior, fresh_theta, fresh_y)
@@ -130,6 +148,7 @@ def run(problem: Problem, seed: int) -> dict[str, Any]:
             found[name] = float(gap.mean())
             found[f"{name}_standard_error"] = float(gap.std(ddof=1)) / len(gap) ** 0.5
     elif problem.has_joint:
+        found |= divergence(problem, posterior, fresh_y[: _WEIGHED[0]])
         found["two_sample"] = against_nuts(problem, posterior, fresh_y[:_OBSERVATIONS], seed)
     return found
 
@@ -159,6 +178,11 @@ def figures_of(problem: Problem, runs: Sequence[dict[str, Any]]) -> list[dict[st
         sure = [one["gain"] - 2 * one["gain_standard_error"] for one in runs]
         title = "held-out NLL below the Gaussian conditional's, less two standard errors (nats)"
         row(title, sure, worst=min, at_least=0.0)
+        if problem.has_joint:
+            row(
+                "  KL to the exact posterior, by importance weights (nats a dimension)",
+                [one["divergence"] for one in runs],
+            )
     p_values = [one["calibration"]["p_value"] for one in runs]
     row("ranks of the parameters are uniform, p by Bonferroni", p_values, worst=min, at_least=0.01)
     p_values = [one["calibration"]["p_value_of_all"] for one in runs]
@@ -188,7 +212,7 @@ def part(name: str, seeds: Sequence[int], *, busy: bool) -> None:
         print(*runs, *rows, sep="\n", flush=True)
     settings = {
         "defaults": defaults(AmortizedPosterior),
-        "pairs": _PAIRS,
+        "pairs": [problem.pairs for problem in PROBLEMS[name]()],
         "fresh": _FRESH,
         "simulations": _SIMULATIONS,
         "draws": _RANKED,

@@ -20,11 +20,13 @@ class Problem(ABC):
     Attributes:
         name: of the problem.
         parameters: numbers of θ.
+        pairs: that a posterior is fitted to.
         has_joint: whether `log_joint` is known.
     """
 
     name: str
     parameters: int
+    pairs = 100_000
     has_joint = True
 
     @abstractmethod
@@ -99,7 +101,7 @@ class LotkaVolterra(Problem):
     10.
     """
 
-    name, parameters, has_joint = "Lotka–Volterra", 4, False
+    name, parameters, pairs, has_joint = "Lotka–Volterra", 4, 40_000, False
 
     def simulate(self, count: int, rng: np.random.Generator) -> tuple[Array, Array]:
         theta = np.log(USUAL_RATES) + 0.25 * rng.normal(size=(count, 4))

@@ -12,9 +12,10 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor
 
+from ot_lift.amortized_choice import choose
 from ot_lift.amortized_files import AmortizedFiles
-from ot_lift.amortized_map import ConditionalFlow, ConditionalMap, in_data_units
-from ot_lift.amortized_start import Regression
+from ot_lift.amortized_map import ConditionalFlow, ConditionalMap, OfRows, by_context, in_data_units
+from ot_lift.amortized_start import Regression, side_by_side
 from ot_lift.constrained import Constrained
 from ot_lift.data import as_batch
 from ot_lift.errors import DataError, NotFittedError
@@ -32,18 +33,13 @@ from ot_lift.estimators import (
     warn_of_end,
     warn_of_extrapolation,
 )
-from ot_lift.estimators_density import preferred
 from ot_lift.lift import constrain
-from ot_lift.likelihood import MaximumLikelihood, block_rows, log_density
-from ot_lift.maps import in_blocks
+from ot_lift.likelihood import MaximumLikelihood, log_density
 from ot_lift.partial_icnn import PartialICNN
 from ot_lift.positivity import PositivityLike
 from ot_lift.sides import Reach, Side
 from ot_lift.starts import align_with_identity_
 from ot_lift.training import Trained, train
-
-# Of points (n, d), contexts (m, k), and which context goes with each point (n,).
-_OfRows = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 _ALIGNMENT_ROWS = 2048
 _PROGRESS = 1e-4  # nats a parameter: slower progress than this between evaluations counts as none
@@ -74,9 +70,7 @@ class AmortizedPosterior(BaseEstimator):
     of N(0, I): no likelihood is needed, and no fit for a new observation. The coordinates are those of a linear
     regression of θ on y, with whitened residuals; for every y the map is a Brenier map in them. The fit starts at that
     Gaussian conditional, and ends there if pairs that it has not used prefer it: if the network's gain is within two
-    standard errors of nothing.
-
-    What it says is as good as the simulated pairs are many, and only for observations like theirs:
+    standard errors of nothing. It answers for observations like the simulated ones, as well as those are many:
     :mod:`ot_lift.calibration` has the checks.
 
     Args:
@@ -88,8 +82,7 @@ class AmortizedPosterior(BaseEstimator):
         sharpness: β of the activation σ(βu)/β; larger bends the potential more sharply.
         strong_convexity: μ in (0, 1), in standardised coordinates; the map stretches no direction by less.
         max_steps: budget of training steps.
-        max_seconds: budget of wall-clock time for training, or None. The step size anneals on the larger fraction of
-            the two.
+        max_seconds: of wall-clock time, or None. The step size anneals on the larger fraction of the two budgets.
         batch_size: pairs in a step.
         learning_rate: Adam's, at its peak.
         patience: held-out evaluations without progress after which training is brought to its end; None: never.
@@ -132,14 +125,14 @@ class AmortizedPosterior(BaseEstimator):
         self,
         *,
         hidden_features: Sequence[int] = (64, 64),
-        context_hidden_features: Sequence[int] = (64, 64),
+        context_hidden_features: Sequence[int] = (128, 128),
         positivity: PositivityLike = "lift",
         activation: str = "softplus",
         sharpness: float = 8.0,
         strong_convexity: float = 1e-3,
-        max_steps: int = 3000,
+        max_steps: int = 4000,
         max_seconds: float | None = None,
-        batch_size: int = 512,
+        batch_size: int = 256,
         learning_rate: float = 1e-2,
         patience: int | None = 8,
         progress: bool = False,
@@ -168,13 +161,14 @@ class AmortizedPosterior(BaseEstimator):
     # --- fitting ------------------------------------------------------------------------------------------------
 
     def fit(
-        self, theta: Any, y: Any, *, sample_weight: Any = None, resume: str | Path | None = None
+        self, theta: Any, y: Any = None, *, sample_weight: Any = None, resume: str | Path | None = None
     ) -> AmortizedPosterior:
         """Fit p(θ|y) to pairs by maximum likelihood, with early stopping on held-out pairs.
 
         Args:
-            theta: parameters ``(n, d)``: array, frame, list or tensor.
-            y: what was simulated with each of them, ``(n, k)``.
+            theta: parameters ``(n, d)``: array, frame, list or tensor; or a callable ``simulator(count, generator) ->
+                (theta, y)``, which gives fresh pairs throughout the fit.
+            y: what was simulated with each of them, ``(n, k)``; left out with a simulator.
             sample_weight: non-negative weights ``(n,)``.
             resume: folder for checkpoints; a fit that was killed continues from the one in it and ends as it would
                 have (exactly, under ``max_steps``; a ``random_state`` of None then means 0).
@@ -187,7 +181,7 @@ class AmortizedPosterior(BaseEstimator):
         """
         began = time.monotonic()
         self._check_parameters()
-        pairs, d = _pairs(theta, y)
+        pairs, d = side_by_side(theta, y)
         home = torch.empty(0, dtype=training_dtype(self.dtype), device=training_device(self.device, theta))
         folder = None if resume is None else open_checkpoints(resume)
         seed = seed_of(self.random_state, resumable=resume is not None)
@@ -213,8 +207,8 @@ class AmortizedPosterior(BaseEstimator):
             fingerprint=fingerprint(self.get_params(), seed, side),
         )
         self._keep(trained, units, units.points(side.certificate, init))
-        observed = side.rows.take(slice(None))[:, d:].double()
-        self._reach = Reach.of(side.mean[d:], side.covariance[d:, d:], observed)
+        seen = pairs if isinstance(pairs, Tensor) else torch.cat([side.stop, side.certificate])
+        self._reach = Reach.of(side.mean[d:], side.covariance[d:, d:], seen[:, d:])
         self.fit_seconds_ = time.monotonic() - began
         return self
 
@@ -242,16 +236,10 @@ class AmortizedPosterior(BaseEstimator):
         """Set the fitted attributes, of the network or of the Gaussian conditional, as unseen pairs choose."""
         flow = trained.module.cpu()
         assert isinstance(flow, ConditionalFlow)  # for the type checker: a constrained flow bakes to a flow
-        start = ConditionalFlow(None, units.parameters)
-
-        def log_likelihood(flow: ConditionalFlow) -> Tensor:
-            values = in_blocks(lambda block: log_density(*flow(block)), rows, block_rows(units.parameters))
-            return values + units.log_volume
-
-        before, after = log_likelihood(start), log_likelihood(flow.double())
-        used, self.held_out_log_likelihood_, self.held_out_standard_error_ = preferred(before, after)
-        self.map_, self.used_network_ = ConditionalMap(flow if used else start, units), used
-        self.gaussian_log_likelihood_ = float(before.mean())
+        choice = choose(flow, units, rows)
+        self.map_, self.used_network_ = choice.map_, choice.used_network
+        self.held_out_log_likelihood_, self.held_out_standard_error_ = choice.log_likelihood, choice.standard_error
+        self.gaussian_log_likelihood_ = choice.gaussian_log_likelihood
         self.history_, self.stop_reason_ = trained.history, trained.stop_reason
         self.n_features_in_ = units.parameters
         self.n_context_in_ = rows.shape[1] - units.parameters
@@ -280,7 +268,7 @@ class AmortizedPosterior(BaseEstimator):
         contexts, restore, single = self._contexts(y, stacklevel=3)
         generator = torch.Generator().manual_seed(seed_of(random_state))
         latent = torch.randn(len(contexts) * n, self.n_features_in_, generator=generator, dtype=torch.float64)
-        draws = self._blocks(self.map_.invert, latent, contexts, torch.arange(len(contexts)).repeat_interleave(n))
+        draws = by_context(self.map_.invert, latent, contexts, torch.arange(len(contexts)).repeat_interleave(n))
         return restore(draws if single else draws.view(len(contexts), n, -1))
 
     def log_prob(self, theta: Any, y: Any) -> Any:
@@ -326,7 +314,7 @@ class AmortizedPosterior(BaseEstimator):
         warn_of_extrapolation(self._reach, contexts, name="y", stacklevel=stacklevel)
         return contexts, restore, single
 
-    def _apply(self, function: _OfRows, theta: Any, y: Any, *, name: str) -> Any:
+    def _apply(self, function: OfRows, theta: Any, y: Any, *, name: str) -> Any:
         """Validate, apply a function to points with their contexts, answer in the caller's kind of array."""
         self._check_fitted()
         points, restore = as_batch(numbers_of(theta), name=name, features=self.n_features_in_)
@@ -338,16 +326,7 @@ class AmortizedPosterior(BaseEstimator):
                 f"{tuple(contexts.shape)}"
             )
         rows = torch.zeros(len(points), dtype=torch.int64) if single else torch.arange(len(points))
-        return restore(self._blocks(function, points.cpu().double(), contexts, rows))
-
-    def _blocks(self, function: _OfRows, points: Tensor, contexts: Tensor, rows: Tensor) -> Tensor:
-        """A function of blocks of points, of the contexts they use, and of which one goes with each."""
-        size, parts = block_rows(self.n_features_in_), []
-        with torch.no_grad():
-            for block, index in zip(points.split(size), rows.split(size), strict=True):
-                used, place = torch.unique(index, return_inverse=True)
-                parts.append(function(block, contexts[used], place))
-        return torch.cat(parts)
+        return restore(by_context(function, points.cpu().double(), contexts, rows))
 
     # --- files --------------------------------------------------------------------------------------------------
 
@@ -370,12 +349,3 @@ class AmortizedPosterior(BaseEstimator):
             setattr(posterior, name, value)
         posterior.map_, posterior._reach = files.map_, files.reach
         return posterior
-
-
-def _pairs(theta: Any, y: Any) -> tuple[Tensor, int]:
-    """Rows (θ, y) ``(n, d + k)``, float64 on the CPU, and d."""
-    first, _ = as_batch(numbers_of(theta), name="theta")
-    second, _ = as_batch(numbers_of(y), name="y")
-    if len(first) != len(second):
-        raise DataError(f"expected a row of y for every row of theta, got {len(first)} of theta and {len(second)} of y")
-    return torch.cat([first.cpu().double(), second.cpu().double()], 1), first.shape[1]

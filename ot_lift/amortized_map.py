@@ -10,9 +10,13 @@ from torch import Tensor, nn
 
 from ot_lift.amortized_start import Regression
 from ot_lift.conjugate import conjugate
+from ot_lift.likelihood import block_rows
 from ot_lift.logdet import log_det_for_training, value_gradient_log_det
 from ot_lift.partial_icnn import PartialICNN
 from ot_lift.potentials import Potential, Quadratic
+
+# Of points (n, d), contexts (m, k), and which context goes with each point (n,).
+OfRows = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class ConditionalFlow(nn.Module):
@@ -104,6 +108,29 @@ class ConditionalMap:
 
     def _potential(self, y: Tensor, rows: Tensor) -> Potential:
         return self.flow.at(self._context(y)).at_rows(rows)
+
+
+def by_context(function: OfRows, points: Tensor, contexts: Tensor, rows: Tensor) -> Tensor:
+    """A function of points and their contexts, applied without autograd to blocks of points, put together again.
+
+    Args:
+        function: of some points, of the contexts that they use, and of which one goes with each.
+        points: ``(n, features)``.
+        contexts: ``(m, context_features)``.
+        rows: which context goes with each point, ``(n,)``.
+
+    Example:
+        >>> numbers = torch.arange(3.0)[:, None]
+        >>> by_context(lambda x, y, rows: x * y[rows], numbers, torch.tensor([[10.0]]), torch.zeros(3).long()).tolist()
+        [[0.0], [10.0], [20.0]]
+    """
+    size = block_rows(points.shape[1])
+    parts = []
+    with torch.no_grad():
+        for block, index in zip(points.split(size), rows.split(size), strict=True):
+            used, place = torch.unique(index, return_inverse=True)
+            parts.append(function(block, contexts[used], place))
+    return torch.cat(parts)
 
 
 def in_data_units(

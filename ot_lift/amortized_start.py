@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from ot_lift.data import as_batch
+from ot_lift.errors import DataError
+from ot_lift.estimators import numbers_of
 from ot_lift.flows_whitening import Whitening
 from ot_lift.sides import Side
 from ot_lift.standardizer import Standardizer
@@ -77,3 +81,46 @@ class Regression(Whitening):
 
     def _latent(self, x: Tensor) -> Tensor:
         return self.coordinates.source(x)[:, : self.parameters]
+
+
+def side_by_side(theta: Any, y: Any) -> tuple[Any, int]:
+    """Rows (θ, y) as one array or one sampler, and how many of the columns are θ's.
+
+    Args:
+        theta: ``(n, d)``, or a simulator: of a count and a generator, that many pairs θ and y.
+        y: ``(n, k)``; None with a simulator.
+
+    Returns:
+        ``(n, d + k)``, float64 on the CPU, or a sampler of such rows; and d.
+
+    Raises:
+        DataError: if one is not finite real numbers of that shape, or they differ in rows.
+
+    Example:
+        >>> side_by_side([[1, 2]], [[3]])
+        (tensor([[1., 2., 3.]], dtype=torch.float64), 2)
+    """
+    if not callable(theta):
+        return _joined(theta, y)
+    if y is not None:
+        raise DataError("expected y to be left out with a simulator, which gives θ and y, got both")
+
+    def pairs(count: int, generator: torch.Generator) -> tuple[Tensor, int]:
+        given = theta(count, generator)
+        if not (isinstance(given, tuple | list) and len(given) == 2):
+            raise DataError(f"expected the simulator to return the pair (theta, y), got a {type(given).__name__}")
+        return _joined(*given)
+
+    @functools.wraps(theta, updated=())
+    def sampler(count: int, generator: torch.Generator) -> Tensor:
+        return pairs(count, generator)[0]
+
+    return sampler, pairs(2, torch.Generator().manual_seed(0))[1]
+
+
+def _joined(theta: Any, y: Any) -> tuple[Tensor, int]:
+    first, _ = as_batch(numbers_of(theta), name="theta")
+    second, _ = as_batch(numbers_of(y), name="y")
+    if len(first) != len(second):
+        raise DataError(f"expected a row of y for every row of theta, got {len(first)} of theta and {len(second)} of y")
+    return torch.cat([first.cpu().double(), second.cpu().double()], 1), first.shape[1]

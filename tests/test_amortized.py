@@ -91,7 +91,7 @@ def test_answers_do_not_depend_on_the_other_rows_or_on_blocks(fit: Fitted, monke
     theta, y = fit.theta[:40], fit.y[:40]
     whole = fit.posterior.log_prob(theta, y), fit.posterior.sample(y, 3, random_state=0)
     np.testing.assert_allclose(fit.posterior.log_prob(theta[7:9], y[7:9]), whole[0][7:9], rtol=0, atol=1e-10)
-    monkeypatch.setattr("ot_lift.amortized.block_rows", lambda features: 7)
+    monkeypatch.setattr("ot_lift.amortized_map.block_rows", lambda features: 7)
     blocks = fit.posterior.log_prob(theta, y), fit.posterior.sample(y, 3, random_state=0)
     for one, other in zip(whole, blocks, strict=True):
         np.testing.assert_allclose(other, one, rtol=0, atol=1e-8)
@@ -146,6 +146,21 @@ def test_every_kind_of_array_gives_the_same_posterior(kind: str) -> None:
     fit = linear_fit()
     posterior = quick().fit(SAME[kind](fit.theta), SAME[kind](fit.y))
     np.testing.assert_array_equal(posterior.log_prob(fit.theta, fit.y), fit.posterior.log_prob(fit.theta, fit.y))
+
+
+def simulator(count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """An endless stream of pairs: given y, θ is N(y/2, 1/2)."""
+    theta = torch.randn(count, 1, generator=generator, dtype=torch.float64)
+    return theta, theta + torch.randn(count, 1, generator=generator, dtype=torch.float64)
+
+
+def test_a_simulator_gives_fresh_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ot_lift.sides.HELD_OUT_ROWS", 300)
+    monkeypatch.setattr("ot_lift.sides._MOMENT_ROWS", 8192)
+    posterior = quick().fit(simulator)
+    assert posterior.log_prob([[1.0]], [2.0]).item() == pytest.approx(-0.5 * np.log(np.pi), abs=0.05)
+    with pytest.warns(ExtrapolationWarning):
+        posterior.sample([100.0])
 
 
 def test_settings_are_scikit_learns() -> None:
@@ -223,6 +238,9 @@ BAD: dict[str, tuple[Callable[[Array, Array], Any], str]] = {
     "context": (lambda theta, y: linear_fit().posterior.sample(y[0, :2]), "expected y of shape"),
     "rows": (lambda theta, y: linear_fit().posterior.log_prob(theta, y[:9]), r"expected y of shape \(4000, 3\)"),
     "columns": (lambda theta, y: linear_fit().posterior.log_prob(y, y), "expected theta of shape"),
+    "a simulator and y": (lambda theta, y: quick().fit(simulator, y), "expected y to be left out with a simulator"),
+    "a simulator of one array": (lambda theta, y: quick().fit(lambda n, g: theta[:n]), r"the pair \(theta, y\)"),
+    "no y": (lambda theta, y: quick().fit(theta), "expected y"),
     "an infinite observation": (lambda theta, y: linear_fit().posterior.sample([np.inf, 0, 0]), "infinity"),
 }
 

@@ -117,8 +117,11 @@ def records(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(amortized, "write_record", lambda name, **record: written.update({name: record}))
     monkeypatch.setattr(amortized, "AmortizedPosterior", quick)
     monkeypatch.setattr(amortized, "PROBLEMS", {**amortized.PROBLEMS, "linear": lambda: [LinearGaussian(2)]})
-    for name, value in (("_PAIRS", 600), ("_FRESH", 400), ("_SIMULATIONS", 100), ("_RANKED", 19), ("_TIMED", 20)):
+    sizes = {"_FRESH": 400, "_SIMULATIONS": 100, "_RANKED": 19, "_TIMED": 20, "_WEIGHED": (5, 100)}
+    for name, value in sizes.items():
         monkeypatch.setattr(amortized, name, value)
+    for kind in (Problem, LotkaVolterra):
+        monkeypatch.setattr(kind, "pairs", 600)
     return written
 
 
@@ -153,3 +156,27 @@ def test_the_banana_is_held_against_nuts(records: dict[str, Any], monkeypatch: p
     amortized.part("banana", [0], busy=True)
     (row,) = records["amortized-banana"]["details"]["banana"][0]["two_sample"]
     assert 0.4 < row["accuracy"] <= 1.0 and row["r_hat"] < 1.1
+
+
+def test_importance_weights_give_the_divergence_of_a_wider_posterior(rng: np.random.Generator) -> None:
+    problem = LinearGaussian(1)
+    _, y = problem.simulate(60, rng)
+    width = 1.2 * problem.covariance[0, 0] ** 0.5
+
+    class Wide:
+        """The exact posterior, a fifth wider."""
+
+        def centre(self, y: np.ndarray) -> np.ndarray:
+            return np.asarray(y @ (problem.matrix / problem.noise**2) @ problem.covariance)
+
+        def sample(self, y: np.ndarray, n: int, *, random_state: int) -> np.ndarray:
+            noise = np.random.default_rng(random_state).normal(size=(len(y), n, 1))
+            return np.asarray(self.centre(y)[:, None] + width * noise)
+
+        def log_prob(self, theta: np.ndarray, y: np.ndarray) -> np.ndarray:
+            return np.asarray(stats.norm.logpdf(theta - self.centre(y), 0, width)[:, 0])
+
+    found = amortized.divergence(problem, Wide(), y)  # type: ignore[arg-type]
+    exact = np.log(1.2) + 0.5 / 1.2**2 - 0.5
+    assert abs(found["divergence"] - exact) < 5 * found["divergence_standard_error"] + 1e-4
+    assert 0.9 < found["effective_share"] < 1.0

@@ -30,7 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("hessians", "potentials"),
     ("constrained", "lift", "conjugate", "logdet", "partial_icnn"),
     ("maps",),
-    ("losses", "discrete", "distances", "diagnostics", "bounds", "certificate", "calibration"),
+    ("losses", "discrete", "distances", "diagnostics", "bounds", "certificate", "two_sample", "calibration"),
     ("objectives", "starts", "training", "likelihood", "estimators"),
     ("brenier", "flows", "densities", "posterior", "amortized"),
     (
