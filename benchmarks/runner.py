@@ -69,7 +69,7 @@ def chosen_cells(
             "posterior") and methods; with no task or no method among them, all of these.
         options: What tasks are built from.
         seeds: Of data and fits.
-        threads: Of every method.
+        threads: Of every method, but for tasks on threads.
 
     Returns:
         The cells, and sentences on what is not available here.
@@ -93,7 +93,7 @@ def chosen_cells(
         )
     wanted, wanted_methods = set(names) & known or known, set(names) & known_methods or known_methods
     cells = [
-        offer.kind.cell(offer.task, method, seed, threads)
+        offer.kind.cell(offer.task, method, seed, offer.task.own_threads or threads)
         for offer in found
         if offer.names & wanted
         for seed in seeds

@@ -22,7 +22,7 @@ Record = Mapping[str, Any]
 
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
 OVERVIEW = "index.html"
-SCALING = "scaling"
+_SCALING = {"map": ("scaling", "How costs grow"), "density": ("density-scaling", "How costs of densities grow")}
 _HEADINGS = {
     "map": "Maps: every method, every task",
     "density": "Densities: every method, every task",
@@ -54,13 +54,14 @@ def write_site(records: Sequence[Record], folder: Path) -> Path:
     for task, own in tasks.items():
         content = _task_content(own, sentences[task])
         _write(folder / _page(task), templates.get_template("task.html.j2").render(content))
-    sizes = {task: own for task, own in tasks.items() if is_scaling(own)}
-    others = {task: own for task, own in tasks.items() if task not in sizes}
+    scaling = {task: own for task, own in tasks.items() if is_scaling(own)}
+    others = {task: own for task, own in tasks.items() if task not in scaling}
     entries = [(_title(own), _page(task), sentences[task]) for task, own in others.items()]
-    if sizes:
-        content = _scaling_content(sizes)
-        _write(folder / _page(SCALING), templates.get_template("scaling.html.j2").render(content))
-        entries.append((content["title"], _page(SCALING), content["sentences"]))
+    for kind, (page, title) in _SCALING.items():
+        if sizes := {task: own for task, own in scaling.items() if kind_of(own) == kind}:
+            content = _scaling_content(title, sizes)
+            _write(folder / _page(page), templates.get_template("scaling.html.j2").render(content))
+            entries.append((title, _page(page), content["sentences"]))
     overview = {
         "title": "Methods compared",
         "entries": entries
@@ -97,10 +98,10 @@ def _task_content(records: Sequence[Record], sentences: Sequence[str]) -> dict[s
     }
 
 
-def _scaling_content(sizes: Mapping[str, Sequence[Record]]) -> dict[str, Any]:
+def _scaling_content(title: str, sizes: Mapping[str, Sequence[Record]]) -> dict[str, Any]:
     records = [record for own in sizes.values() for record in own]
     return {
-        "title": "How costs grow",
+        "title": title,
         "words": records[0]["settings"]["task"]["words"],
         "overview": OVERVIEW,
         "pages": [(_title(own), _page(task)) for task, own in sizes.items()],

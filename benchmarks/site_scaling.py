@@ -20,15 +20,22 @@ if TYPE_CHECKING:
 Record = Mapping[str, Any]
 Series = dict[str, dict[int, float]]
 
-_AXES = {"rows": ("n", "points a side"), "features": ("d", "dimensions")}
-_COSTS = ("fit_seconds", "transport_seconds", "invert_seconds", "peak_memory_bytes", "l2_uvp")
-_RACES = ("fit_seconds", "peak_memory_bytes")
+_AXES = {"rows": ("n", "points"), "features": ("d", "dimensions"), "threads": ("threads", "cores that may work")}
+_COSTS = (
+    *("fit_seconds", "transport_seconds", "invert_seconds", "score_seconds", "sample_seconds", "peak_memory_bytes"),
+    *("l2_uvp", "excess"),
+)
+_QUALITIES = ("l2_uvp", "excess")
+_RACES = ("fit_seconds", "score_seconds", "peak_memory_bytes")
 _TITLES = {
     "fit_seconds": "fit, s",
     "transport_seconds": "transport of 100,000 points, s",
     "invert_seconds": "inverse of 1,000 points, s",
+    "score_seconds": "log-densities of 10,000 points, s",
+    "sample_seconds": "10,000 samples, s",
     "peak_memory_bytes": "memory, bytes",
     "l2_uvp": "L2-UVP, %",
+    "excess": "NLL above the truth's, nats",
 }
 
 
@@ -44,16 +51,20 @@ def scaling_content(records: Sequence[Record]) -> dict[str, Any]:
         own, others = along(records, axis)
         if len({_size(record, axis) for record in own}) < 2:
             continue
+        verb = "More" if axis == "threads" else "Growing"
         tried = _tried(own, axis)
         working = [record for record in own if record["method"] != BASELINE]  # what does nothing costs nothing
-        costs = {key: found for key in _COSTS if (found := series(own if key == "l2_uvp" else working, axis, key))}
-        for key in _RACES:
-            if key in costs:
-                sentences += takeovers(costs[key], tried, symbol, BY_KEY[key].title)
+        costs = {key: found for key in _COSTS if (found := series(own if key in _QUALITIES else working, axis, key))}
+        if axis == "threads":
+            sentences += [speedups(costs[key], BY_KEY[key].title) for key in _COSTS if key in costs and _timed(key)]
+        else:
+            for key in _RACES:
+                if key in costs:
+                    sentences += takeovers(costs[key], tried, symbol, BY_KEY[key].title)
         sections.append(
             {
                 "key": axis,
-                "title": f"Growing {symbol}, {words} ({others})",
+                "title": f"{verb} {symbol}, {words} ({others})",
                 "table": slope_table(costs, tried),
                 "plot": _plot(costs, axis, symbol),
             }
@@ -61,23 +72,50 @@ def scaling_content(records: Sequence[Record]) -> dict[str, Any]:
     return {"sentences": sentences or ["No time counts: other work ran beside every cell."], "sections": sections}
 
 
+def _timed(key: str) -> bool:
+    return BY_KEY[key].timed
+
+
 def _size(record: Record, axis: str) -> int:
-    return int(record["settings"]["task"][axis])
+    """0 where the record does not say, as on threads where their number is not the question."""
+    return int(record["settings"]["task"].get(axis) or 0)
 
 
 def along(records: Sequence[Record], axis: str) -> tuple[list[Record], str]:
-    """The records of one line of sizes: all those whose other size is the one with the most sizes, and that in words.
+    """The records of one line of sizes: all those whose other sizes are those with the most sizes, and these in words.
 
     Args:
         records: Of all sizes.
-        axis: "rows" or "features".
+        axis: "rows", "features" or "threads".
+
+    Returns:
+        No records where none says its size on the axis.
     """
-    other = "features" if axis == "rows" else "rows"
-    lines: dict[int, list[Record]] = {}
+    others = [other for other in _AXES if other != axis]
+    lines: dict[tuple[int, ...], list[Record]] = {}
     for record in records:
-        lines.setdefault(_size(record, other), []).append(record)
-    fixed = max(lines, key=lambda size: len({_size(record, axis) for record in lines[size]}))
-    return lines[fixed], f"{_AXES[other][0]} = {fixed:,}"
+        if _size(record, axis):
+            lines.setdefault(tuple(_size(record, other) for other in others), []).append(record)
+    if not lines:
+        return [], ""
+    fixed = max(lines, key=lambda sizes: len({_size(record, axis) for record in lines[sizes]}))
+    told = [f"{_AXES[other][0]} = {size:,}" for other, size in zip(others, fixed, strict=True) if size]
+    return lines[fixed], ", ".join(told)
+
+
+def speedups(costs: Series, title: str) -> str:
+    """How many times as fast the most threads are as the fewest, for every method that ended well with both.
+
+    Example:
+        >>> speedups({"ot-lift": {1: 3.0, 2: 2.0}, "EMD": {1: 1.0, 2: 1.0}, "slow": {2: 9.0}}, "fit")
+        'With 2 threads instead of 1, fit: ot-lift 1.5, EMD 1.0 times as fast.'
+    """
+    pairs = {name: (min(own), max(own)) for name, own in costs.items() if len(own) > 1}
+    if not pairs:
+        return f"With one number of threads alone, {title} has no comparison."
+    few, many = next(iter(pairs.values()))
+    told = ", ".join(f"{name} {costs[name][low] / costs[name][high]:.1f}" for name, (low, high) in pairs.items())
+    return f"With {many} threads instead of {few}, {title}: {told} times as fast."
 
 
 def _tried(records: Iterable[Record], axis: str) -> dict[str, set[int]]:

@@ -19,7 +19,7 @@ __all__ = ["Job", "measure"]
 
 Array = npt.NDArray[Any]
 
-_MAPPED_BYTES = 1 << 30  # training files above this are memory-mapped
+_MAPPED_BYTES = 1 << 28  # training files above this are memory-mapped
 _ROUND_TRIP_POINTS = 1000
 _TIMED_POINTS = 100_000
 _TIMED_SECONDS = 1.0  # of each of three timings, about

@@ -14,6 +14,7 @@ from benchmark_records import record
 from scipy.stats import norm
 from sklearn.neighbors import KernelDensity
 
+from benchmarks.compare_records import verdict as change
 from benchmarks.density import BaseDensityMethod, DensityProblem, DensityTask, find_methods, find_tasks
 from benchmarks.density.cells import DensityCell, judged, measure, pictured
 from benchmarks.density.methods.gaussian import GaussianMethod
@@ -23,8 +24,10 @@ from benchmarks.density.methods.ours import OursMethod
 from benchmarks.density.methods.zuko_flows import ZukoMethod
 from benchmarks.density.tasks.gaussian import GaussianDensity
 from benchmarks.density.tasks.planar import PlanarDensity
+from benchmarks.density.tasks.scaling import ScalingDensity
 from benchmarks.density.tasks.tables import TABLES
 from benchmarks.density.whitened import Whitened
+from benchmarks.metrics import BY_KEY
 from benchmarks.runner import chosen_cells
 from benchmarks.site import write_site
 from benchmarks.site_densities import values_of
@@ -70,6 +73,15 @@ def test_the_truth_of_a_gaussian_is_its_density() -> None:
     assert -problem.truth.mean() == pytest.approx(0.5 * math.log(2 * math.pi * math.e), abs=0.15)
 
 
+def test_the_stretched_gaussian_has_a_density_of_total_one(rng: np.random.Generator) -> None:
+    task = ScalingDensity(features=1, rows=10, test_rows=20_000, budget_seconds=1.0)
+    problem = task.problem(0)
+    assert problem.truth is not None
+    inside = np.abs(problem.test[:, 0]) < 2  # over a set, the mean of 1/p under p is its length
+    lengths = inside * np.exp(-problem.truth)
+    assert lengths.mean() == pytest.approx(4, abs=5 * lengths.std() / len(lengths) ** 0.5)
+
+
 def test_a_table_has_no_ties_and_every_row_once() -> None:
     for task in find_tasks(Options())[0]:
         name = task.name.removeprefix("density-")
@@ -80,6 +92,12 @@ def test_a_table_has_no_ties_and_every_row_once() -> None:
         assert len(values) == len(TABLES[name][0]())
         assert all(len(np.unique(column)) == len(values) for column in values.T)
         assert values.std(0) == pytest.approx(1)
+
+
+def test_a_quick_look_covers_every_method() -> None:
+    found = [{method.name for method in find_methods(task)[0]} for task in QUICK]
+    assert set.union(*found) == {method.name for method in find_methods(find_tasks(Options())[0][0])[0]}
+    assert all({"Gaussian", "kernel density", "Gaussian mixture", "ot-lift"} <= names for names in found)
 
 
 # -------------------------------------------------------------------------------------- methods
@@ -257,6 +275,13 @@ def test_negative_log_likelihoods_are_told_apart_by_their_difference() -> None:
     assert told[1].startswith(
         "Next is Gaussian with 0.167, 0.300 nats a point more, which matters (more than 0.02 does"
     )
+
+
+def test_a_negative_log_likelihood_got_worse_by_its_difference() -> None:
+    nll = BY_KEY["nll"]
+    assert change({0: -3.0, 1: 0.0}, {0: -2.9, 1: 0.1}, nll) == "worse"
+    assert change({0: -3.0, 1: 0.0}, {0: -2.99, 1: 0.01}, nll) == "same"
+    assert change({0: -3.0}, {0: -3.1}, nll) == "better"
 
 
 def test_a_hundredth_of_a_nat_makes_no_difference() -> None:

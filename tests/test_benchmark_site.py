@@ -176,7 +176,7 @@ def test_slopes_and_takeovers_are_those_of_the_figures() -> None:
         "Growing d, fit: less for ot-lift than for EMD at every size.",
     ]
     rows, features = content["sections"]
-    assert rows["title"] == "Growing n, points a side (d = 8)"
+    assert rows["title"] == "Growing n, points (d = 8)"
     assert features["title"] == "Growing d, dimensions (n = 100)"
     first = {row.name: [cell.text for cell in row.cells] for row in rows["table"].rows}
     assert first == {"EMD": ["100", "2.00", "0.00"], "ot-lift": ["1,000", "0.00", "0.00"]}
@@ -186,6 +186,32 @@ def test_a_peer_that_always_costs_less_is_said_to() -> None:
     costs = {"ot-lift": {10: 5.0, 100: 5.0}, "linear": {10: 0.1, 100: 0.2}}
     told = takeovers(costs, {name: {10, 100} for name in costs}, "n", "fit")
     assert told == ["Growing n, fit: less for linear than for ot-lift up to the largest size."]
+
+
+def test_more_threads_are_held_against_fewer_and_not_against_other_sizes() -> None:
+    found = growing()
+    for threads, cost in ((1, 6.0), (2, 4.0)):
+        (one,) = scaled("ot-lift", {(500, 32): cost})
+        one["settings"]["task"]["threads"] = threads
+        found.append(one)
+    content = scaling_content(found)
+    assert [section["title"] for section in content["sections"]][
+        2
+    ] == "More threads, cores that may work (n = 500, d = 32)"
+    assert content["sentences"][-1] == "With 2 threads instead of 1, fit: ot-lift 1.5 times as fast."
+    assert content["sections"][:2] and [one["key"] for one in content["sections"]] == ["rows", "features", "threads"]
+
+
+def test_costs_of_densities_have_a_page_of_their_own(tmp_path: Path) -> None:
+    found = growing()
+    for rows in (10, 100):
+        one = record(f"density-scaling-n{rows}-d8", "ot-lift", 0, fit_seconds=1.0, score_seconds=rows / 10, excess=0.1)
+        one["settings"]["task"] |= {"rows": rows, "features": 8, "uncapped": True, "kind": "density"}
+        found.append(one)
+    overview = write_site(found, tmp_path).read_text(encoding="utf-8")
+    assert {"scaling.html", "density-scaling.html"} == set(re.findall(r'href="([^"#:]+)"', overview))
+    page = (tmp_path / "density-scaling.html").read_text(encoding="utf-8")
+    assert "How costs of densities grow" in page and "score" in page
 
 
 def test_sizes_are_one_entry_of_the_overview_and_a_page(tmp_path: Path) -> None:

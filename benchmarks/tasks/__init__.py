@@ -23,6 +23,9 @@ Array = npt.NDArray[np.float64]
 Sampler = Callable[[int, np.random.Generator], Array]
 
 
+QUICK_SECONDS = 1.5  # of a fit in a quick look
+
+
 class Unavailable(Exception):
     """A task or method cannot run here; the message says why and what to do."""
 
@@ -33,7 +36,7 @@ class Options:
 
     Attributes:
         data: folder of files that are not part of the project, or None.
-        cache: folder of reference draws of posteriors, or None for that of `posteriors.reference`.
+        cache: folder of reference draws of posteriors, which are made where the project has no moments; None: none are.
         quick: small data and budgets, for a first look; their records are no results.
     """
 
@@ -46,10 +49,10 @@ class Options:
 
         Example:
             >>> Options(quick=True).sizes(50_000, 4_096, 60.0)
-            {'rows': 1000, 'test_rows': 512, 'budget_seconds': 2.0, 'quick': True}
+            {'rows': 1000, 'test_rows': 512, 'budget_seconds': 1.5, 'quick': True}
         """
         if self.quick:
-            rows, test_rows, budget_seconds = min(rows, 1_000), min(test_rows, 512), 2.0
+            rows, test_rows, budget_seconds = min(rows, 1_000), min(test_rows, 512), QUICK_SECONDS
         return {"rows": rows, "test_rows": test_rows, "budget_seconds": budget_seconds, "quick": self.quick}
 
 
@@ -151,6 +154,11 @@ class BaseTask(ABC):
     @abstractmethod
     def size(self) -> str:
         """How much there is to fit on, in a few words."""
+
+    @property
+    def own_threads(self) -> int | None:
+        """Threads of every method where their number is the question; None for those that the run has."""
+        return None
 
     def settings(self) -> dict[str, Any]:
         """All that decides the problem besides the seed, as JSON types."""
