@@ -29,8 +29,7 @@ Quick = Annotated[bool, typer.Option("--quick", help="Small data and budgets; no
 Cache = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of reference draws, for posteriors whose moments the project lacks; by default $POSTERIORS_CACHE "
-        "or ~/.cache/posteriors.",
+        help="Folder of reference draws, made for posteriors without moments in the project; else there are none.",
         file_okay=False,
     ),
 ]

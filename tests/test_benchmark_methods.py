@@ -11,8 +11,10 @@ import pytest
 from benchmarks.cells import Cell, run_cell
 from benchmarks.centred import CentredMethod, in_blocks
 from benchmarks.methods import find_methods
+from benchmarks.methods.brenier import WatchedBrenierMethod
 from benchmarks.methods.ott_entropic import OTTEntropicMethod
 from benchmarks.methods.ott_neural import OTTNeuralDualMethod
+from benchmarks.step_sizes import GRID, RULE
 from benchmarks.tasks.gaussian import GaussianPair
 from ot_lift.errors import DataError
 
@@ -76,7 +78,7 @@ def test_a_peer_is_there_where_its_package_is() -> None:
         assert (name in names) != any(line.startswith(f"{file}: ") and "pip install" in line for line in missing)
 
 
-def test_the_neural_dual_is_quick_in_eight_dimensions_alone() -> None:
+def test_the_neural_dual_is_quick_on_one_task_alone() -> None:
     pytest.importorskip("ott", reason="OTT-JAX is not installed")
     for features, there in ((2, False), (8, True)):
         quick = GaussianPair(features=features, rows=10, test_rows=10, budget_seconds=1.0, quick=True)
@@ -87,6 +89,40 @@ def test_the_neural_dual_wants_a_budget(rng: np.random.Generator) -> None:
     pytest.importorskip("ott", reason="OTT-JAX is not installed")
     with pytest.raises(DataError, match="got None"):
         OTTNeuralDualMethod().fit(rng.normal(size=(9, 2)), rng.normal(size=(9, 2)))
+
+
+def test_the_neural_dual_is_trained_with_the_step_size_that_held_out_points_like(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[float, int]] = []
+
+    def trained(self: Any, sides: Any, seed: int, rate: float, seconds: float) -> tuple[Any, int]:
+        asked.append((rate, len(sides[0])))
+        return lambda x: x * (1 + abs(np.log(rate / 0.01))), 3  # the true map, with this step size
+
+    monkeypatch.setattr(OTTNeuralDualMethod, "_trained", trained)
+    x = rng.normal(size=(500, 2))
+    method = OTTNeuralDualMethod().fit(x, rng.normal(size=(500, 2)), max_seconds=1.0)
+    assert asked == [*((rate, 400) for rate in GRID), (0.01, 500)]
+    assert (
+        method.notes[0].startswith("step size 0.01, by validation") and method.notes[1] == "3 steps within the budget"
+    )
+    assert method.settings["learning_rate"] == RULE
+
+
+@pytest.mark.slow
+def test_our_other_positivities_choose_from_the_same_grid() -> None:
+    found = {method.name: method for method in find_methods(PAIR)[0]}
+    assert found["ot-lift softplus"].settings["learning_rate"] == found["ot-lift projection"].settings["learning_rate"]
+    assert isinstance(found["ot-lift"].settings["learning_rate"], float)
+    few = {"hidden_features": (8,), "batch_size": 64, "max_steps": 10, "positivity": "softplus"}
+    method = WatchedBrenierMethod(name="ot-lift softplus", tuned=True, **few)
+    times: list[float] = []
+    method.watch(lambda seconds, transport: times.append(seconds))
+    problem = PAIR.problem(0)
+    method.fit(problem.source, problem.target, random_state=0, max_seconds=20.0)
+    assert method.notes[0].startswith("step size") and method.settings["learning_rate"] == RULE
+    assert times and min(times) > 0.01  # the trials' time is in it
 
 
 @pytest.mark.slow
@@ -102,5 +138,5 @@ def test_otts_neural_dual_ends_on_its_budget_and_says_how_far_it_came() -> None:
     pytest.importorskip("ott", reason="OTT-JAX is not installed")
     record = run_cell(Cell(PAIR, OTTNeuralDualMethod(hidden_features=(8,), batch_size=32), 0, 1))
     assert (record["status"], record["reason"]) == ("ok", "")
-    assert record["notes"][0].endswith("steps within the budget")
+    assert record["notes"][-1].endswith("steps within the budget")
     assert record["figures"]["l2_uvp"] > 0

@@ -69,7 +69,7 @@ def test_a_quick_look_covers_every_target_and_every_method() -> None:
 # -------------------------------------------------------------------------------------- moments
 def test_the_moments_of_a_normal_posterior_are_the_closed_form() -> None:
     posterior = posteriors.load("linear_diabetes")
-    moments = moments_of(posterior, folder=None, draw=False)
+    moments = moments_of(posterior, folder=None)
     assert moments is not None and posterior.mean is not None and posterior.covariance is not None
     order = entries({name: value[None] for name, value in posterior.constrain(np.arange(11.0)[None]).items()}, 2)
     place = order[0, 0].round().astype(int)
@@ -82,7 +82,7 @@ def test_the_moments_of_a_normal_posterior_are_the_closed_form() -> None:
 def test_moments_of_another_density_are_not_used() -> None:
     posterior = posteriors.load("linear_diabetes")
     other = replace(posterior, log_density=lambda x: posterior.log_density(x) - 0.1 * x.square().sum(-1))
-    assert moments_of(other, folder=None, draw=False) is None
+    assert moments_of(other, folder=None) is None
 
 
 def test_the_file_has_the_moments_of_most_of_the_catalogue() -> None:
@@ -211,7 +211,13 @@ def test_a_cell_gives_a_record_and_says_where_it_has_no_reference(
     assert found["settings"]["task"]["kind"] == "posterior" and found["figures"]["moment_error_null"] > 0
     monkeypatch.setattr("benchmarks.posterior.cells.moments_of", lambda *given, **options: None)
     outcome = measure(SMALL, LaplaceMethod(), 0, silent)
-    assert outcome.notes[-1].startswith("no reference") and "moment_error" not in outcome.figures
+    assert "--cache FOLDER" in outcome.notes[-1] and "moment_error" not in outcome.figures
+
+    def too_short(*given: Any, **options: Any) -> None:
+        raise RuntimeError("expected R-hat < 1.01")
+
+    monkeypatch.setattr("benchmarks.posterior.cells.moments_of", too_short)
+    assert "no reference: expected R-hat < 1.01" in measure(SMALL, LaplaceMethod(), 0, silent).notes
 
 
 def test_names_choose_posteriors_among_all_kinds() -> None:

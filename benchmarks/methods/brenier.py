@@ -9,21 +9,32 @@ import numpy as np
 import torch
 
 from benchmarks.methods import OURS, Watcher
+from benchmarks.step_sizes import RULE, choose_step_size
 from benchmarks.tasks import Array, Task
 from ot_lift import BrenierMap
 from ot_lift.maps import StandardisedPotential
 from ot_lift.methods import BrenierMethod, Method
 
 _NO_LIMIT_ON_STEPS = 10_000_000
+_VARIANTS_IN_A_QUICK_LOOK = ("gaussian-d8", "scaling-n1000-d8")
 _SET_BY_THE_RUNNER = ("random_state", "max_seconds", "callbacks", "progress")
 
 
 class WatchedBrenierMethod(BrenierMethod):
-    """`BrenierMethod` that shows its map to a watcher at every held-out evaluation."""
+    """`BrenierMethod` that shows its map to a watcher at every held-out evaluation.
 
-    def __init__(self, *, name: str = OURS, **parameters: Any) -> None:
+    Args:
+        name: Shown in tables.
+        tuned: Whether the step size is chosen from the grid as for the peers, by the held-out semi-dual.
+        **parameters: Of `BrenierMap`.
+    """
+
+    def __init__(self, *, name: str = OURS, tuned: bool = False, **parameters: Any) -> None:
         super().__init__(name=name, **parameters)
         self._watcher: Watcher | None = None
+        self._tuned = tuned
+        if tuned:
+            self.settings["learning_rate"] = RULE
 
     def watch(self, watcher: Watcher) -> None:
         """Call `watcher` in the next fit."""
@@ -31,21 +42,37 @@ class WatchedBrenierMethod(BrenierMethod):
 
     def fit(self, X: Array, Y: Array, *, random_state: int = 0, max_seconds: float | None = None) -> Self:
         """Fit; the settings shown are the parameters."""
-        settings = self.settings
+        settings, spent = self.settings, 0.0
+        if self._tuned and max_seconds is not None:
+            choice = choose_step_size(self._trial(X, Y, random_state), max_seconds=max_seconds)
+            self._parameters = {**self._parameters, "learning_rate": choice.rate}
+            self.notes.append(choice.note)
+            spent, max_seconds = max_seconds - choice.seconds, choice.seconds
         if self._watcher is not None:
-            self._parameters = {**self._parameters, "callbacks": [_shown_to(self._watcher)]}
+            self._parameters = {**self._parameters, "callbacks": [_shown_to(self._watcher, after=spent)]}
         super().fit(X, Y, random_state=random_state, max_seconds=max_seconds)
         self.settings = settings
         return self
 
+    def _trial(self, X: Array, Y: Array, random_state: int) -> Callable[[float, float], float]:
+        """The last held-out value of a short fit with a step size; equal seeds hold out equal points."""
 
-def _shown_to(watcher: Watcher) -> Callable[[dict[str, float], StandardisedPotential], None]:
+        def trial(rate: float, seconds: float) -> float:
+            changes = {"learning_rate": rate, "max_seconds": seconds, "random_state": random_state}
+            return float(BrenierMap(**{**self._parameters, **changes}).fit(X, Y).history_[-1]["held_out"])
+
+        return trial
+
+
+def _shown_to(watcher: Watcher, *, after: float) -> Callable[[dict[str, float], StandardisedPotential], None]:
+    """A callback of a fit that began some seconds into the budget."""
+
     def callback(record: dict[str, float], potential: StandardisedPotential) -> None:
         def transport(points: Array) -> Array:
             with torch.no_grad():
                 return np.asarray(potential.gradient(torch.from_numpy(points)))
 
-        watcher(record["seconds"], transport)
+        watcher(after + record["seconds"], transport)
 
     return callback
 
@@ -53,13 +80,16 @@ def _shown_to(watcher: Watcher) -> Callable[[dict[str, float], StandardisedPoten
 def methods(task: Task) -> Iterable[Method]:
     """The default settings; where a task asks to spend its budget, time alone ends the fit.
 
-    Beside them stand the other two ways to keep weights non-negative; where cost is the question, networks of twice the
-    width and of twice the depth instead.
+    Beside them stand the other two ways to keep weights non-negative, step sizes from the grid of the peers; where
+    cost is the question, networks of twice the width and of twice the depth instead. In a quick look these variants run
+    on one task of either sort.
     """
     defaults = {name: value for name, value in BrenierMap().get_params().items() if name not in _SET_BY_THE_RUNNER}
     if task.spend_budget:
         defaults |= {"max_steps": _NO_LIMIT_ON_STEPS, "patience": None}
     yield WatchedBrenierMethod(name=OURS, **defaults)
+    if task.quick and task.name not in _VARIANTS_IN_A_QUICK_LOOK:
+        return
     hidden = tuple(defaults["hidden_features"])
     variants: dict[str, dict[str, Any]] = {name: {"positivity": name} for name in ("softplus", "projection")}
     if task.uncapped:
@@ -68,4 +98,4 @@ def methods(task: Task) -> Iterable[Method]:
             "twice as deep": {"hidden_features": 2 * hidden},
         }
     for name, changes in variants.items():
-        yield WatchedBrenierMethod(name=f"{OURS} {name}", **defaults | changes)
+        yield WatchedBrenierMethod(name=f"{OURS} {name}", tuned="positivity" in changes, **defaults | changes)

@@ -10,5 +10,5 @@ from ot_lift.peers import MappingMethod
 
 
 def methods(task: Task) -> Iterable[Method]:
-    """At its default settings: at most 500 points a side."""
-    return [MappingMethod()]
+    """At its default settings: at most 500 points a side, 100 in a quick look."""
+    return [MappingMethod(max_points=100) if task.quick else MappingMethod()]

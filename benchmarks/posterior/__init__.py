@@ -27,7 +27,7 @@ class PosteriorTask(BaseTask):
     Attributes:
         target: its name there.
         draws: independent draws that a method is judged on.
-        cache: folder of reference draws; None for that of `posteriors.reference`.
+        cache: folder where reference draws are kept, and made where the project has no moments; None: none are made.
 
     Example:
         >>> task = PosteriorTask(features=11, budget_seconds=1.0, target="linear_diabetes", draws=100)

@@ -1,7 +1,7 @@
 """Moments of the catalogue's posteriors by long chains of NUTS: what draws are held against.
 
 `python -m benchmarks.posterior.moments --cache FOLDER` writes `moments.json` beside this file from reference draws,
-which are made where the folder lacks them. Targets without moments get their reference draws when they are judged.
+which are made where the folder lacks them.
 """
 
 from __future__ import annotations
@@ -108,23 +108,28 @@ class Moments:
         return mean, mean * np.sqrt((self.kurtosis - 1) / 4)  # of a standard deviation, by the delta method
 
 
-def moments_of(posterior: Posterior, *, folder: Path | None, draw: bool) -> Moments | None:
+def moments_of(posterior: Posterior, *, folder: Path | None) -> Moments | None:
     """The moments of a target: those that the project has, if they are of this very density, else of reference draws.
 
     Args:
         posterior: The target.
-        folder: Of reference draws; None for the default of `posteriors.reference`.
-        draw: Whether reference draws may be made; else there may be no moments, which is None.
+        folder: Of reference draws, which are made if it lacks them, in minutes to hours; None: none are.
+
+    Returns:
+        None where there are none.
+
+    Raises:
+        RuntimeError: The chains do not get long enough.
 
     Example:
-        >>> moments = moments_of(posteriors.load("linear_diabetes"), folder=None, draw=False)
+        >>> moments = moments_of(posteriors.load("linear_diabetes"), folder=None)
         >>> moments.mean.shape, bool((moments.deviation > 0).all())
         ((11,), True)
     """
     known = _known().get(posterior.name)
     if known is not None and _is_of(known, posterior):
         return Moments(**{name: np.array(known[name]) for name in Moments.__dataclass_fields__})
-    return Moments.of(posteriors.reference(posterior.name, folder=folder)) if draw else None
+    return None if folder is None else Moments.of(posteriors.reference(posterior.name, folder=folder))
 
 
 def _known() -> dict[str, Any]:

@@ -15,15 +15,16 @@ from benchmarks.density.whitened import Whitened
 from benchmarks.tasks import Array
 
 _BLOCK = 1 << 24  # distances at once
-_HELD_OUT, _MOST_HELD_OUT = 0.2, 2000
+_TRIED = 1 << 27  # distances that widths are tried on
+_HELD_OUT, _MOST_HELD_OUT, _LEAST_HELD_OUT = 0.2, 2000, 100
 
 
 class KernelDensityMethod(BaseDensityMethod):
     """Kernel density estimation in whitened coordinates, all distances computed.
 
     Args:
-        widths: Of the kernel, over Scott's n^(−1/(d+4)); a fifth of the points, at most 2,000, choose one by their
-            log-likelihood under the others. The density is then that of all points.
+        widths: Of the kernel, over Scott's n^(−1/(d+4)); a fifth of the points, at most 2,000 and of very many fewer,
+            choose one by their log-likelihood under the others. The density is then that of all points.
 
     References:
         Scott 1992, Multivariate Density Estimation.
@@ -45,7 +46,7 @@ class KernelDensityMethod(BaseDensityMethod):
         """Choose the width and keep the points."""
         self._units = Whitened.of(X)
         latent = torch.from_numpy(np.random.default_rng(random_state).permutation(self._units.to_latent(X)))
-        held_out = min(_MOST_HELD_OUT, math.ceil(_HELD_OUT * len(latent)))
+        held_out = min(_MOST_HELD_OUT, math.ceil(_HELD_OUT * len(latent)), max(_LEAST_HELD_OUT, _TRIED // len(latent)))
         widths = [width * _scott(len(latent), latent.shape[1]) for width in self.settings["widths"]]
         values = [0.0]
         if len(widths) > 1:

@@ -28,6 +28,7 @@ GUIDES = {
     "BNAF": "AutoBNAFNormal",
 }
 _STEPS = 20  # between two looks at the clock
+_LEAST_SECONDS = 1e-3
 
 
 class GuideMethod(BasePosteriorMethod):
@@ -55,6 +56,7 @@ class GuideMethod(BasePosteriorMethod):
         began = time.monotonic()
         with counting() as clock:
             self._training = _Training(posterior, self.settings, jax.random.PRNGKey(random_state))
+            self._training.compile()
 
             def trial(rate: float, seconds: float) -> float:
                 return self._training.loss(self._training.train(rate, seconds)[0])
@@ -124,13 +126,17 @@ class _Training:
 
         return steps
 
+    def compile(self) -> None:
+        """Take a few steps that are forgotten, so that no trial has less time than the others."""
+        self.loss(self.train(0.0, 0.0)[0])
+
     def train(self, rate: float, seconds: float) -> tuple[Any, int]:
         """Parameters after some seconds of steps from the start, and how many steps those were."""
         began, key = time.monotonic(), self._key
         state, steps = self._adam(1.0).init(self._first), 0
         while (spent := time.monotonic() - began) < seconds or not steps:
             key, own = self._jax.random.split(key)
-            annealed = rate * 0.5 * (1 + math.cos(math.pi * min(1.0, spent / seconds)))
+            annealed = rate * 0.5 * (1 + math.cos(math.pi * min(1.0, spent / max(seconds, _LEAST_SECONDS))))
             state = self._jax.block_until_ready(self._steps(state, own, annealed))
             steps += _STEPS
         return self._adam(1.0).get_params(state), steps

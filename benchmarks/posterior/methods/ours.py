@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Iterable
@@ -48,10 +49,10 @@ class PosteriorMapMethod(BasePosteriorMethod):
                 return PosteriorMap(**{**self._parameters, **changes}).fit(posterior)
 
         def trial(rate: float, seconds: float) -> float:
-            evidence = fitted(rate, seconds).evidence_
-            assert evidence is not None  # for the type checker: there is a target
-            return -evidence.elbo
+            history = fitted(rate, seconds).history_
+            return float(history[-1]["held_out"]) if history else math.inf  # nothing to train: the start is exact
 
+        self.notes = []
         rate, left = self._parameters["learning_rate"], max_seconds
         if self._tuned:
             choice = choose_step_size(trial, max_seconds=max_seconds)
