@@ -70,7 +70,7 @@ def wins_table(by_protocol: Mapping[str, Places], methods: Sequence[str], key: s
     """Seeds at which the lift's figure is the smaller one, of those that both have.
 
     Args:
-        by_protocol: Records by protocol and heading.
+        by_protocol: Records by protocol and heading; a protocol without a name is not told.
         methods: The others, in their order.
         key: Of the figure.
     """
@@ -81,7 +81,7 @@ def wins_table(by_protocol: Mapping[str, Places], methods: Sequence[str], key: s
             pairs = [won(places.get(title, []), name, key) for title in titles]
             if name != OURS and any(count for _, count in pairs):
                 cells = tuple(Cell(f"{w} of {n}", w / n) if n else Cell("–") for w, n in pairs)
-                rows.append(Row(f"{name}, {protocol}", False, cells))
+                rows.append(Row(f"{name}, {protocol}" if protocol else name, False, cells))
     return Table((Column("against"), *(Column(title) for title in titles)), tuple(rows))
 
 

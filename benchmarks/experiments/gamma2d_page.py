@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.experiments import Page
-from benchmarks.experiments.densities2d import PLANE_TARGETS, divergences, normalised
+from benchmarks.experiments.densities2d import PLANE_TARGETS, WINDOW
 from benchmarks.experiments.energies import MODELS
 from benchmarks.experiments.fit_pages import (
     Places,
@@ -21,7 +21,7 @@ from benchmarks.experiments.fit_pages import (
     values_table,
     wins_table,
 )
-from benchmarks.experiments.pages import curves, failures, order_of
+from benchmarks.experiments.pages import OURS, curves, failures, order_of
 from ot_lift.report_figures import Plot
 from ot_lift.report_theme import Theme, panels, render
 from ot_lift.report_words import number
@@ -34,10 +34,9 @@ Record = Mapping[str, Any]
 _KEY = "total_variation"
 _METHODS, _UNTRAINED = (*MODELS, "Gaussian"), ("Gaussian",)
 _PICTURED = ("lift", "softplus", "projection", "Gaussian")
-_EXTENT = 8.0  # of the pictures; less than 1% of the mass lies beyond
 _METRICS = (
-    ("total variation", "½∫|p − q| between the target and the fitted density on a grid; 0 is the target itself."),
-    ("Kullback–Leibler", "∫p log(p/q) on the same grid, nats."),
+    ("total variation", "½∫|p − q| between the target and the fitted density; 0 is the target itself."),
+    ("Kullback–Leibler", "∫p log(p/q), nats."),
     (
         "shoulder",
         "Share of the constrained weights that are at most 0.0513: there softplus passes on under 5% of a step.",
@@ -61,7 +60,7 @@ def page(records: Sequence[Record]) -> Page:
         (
             "Seeds that the lift wins",
             "Seeds at which the lift's total variation is smaller, of those that both have.",
-            wins_table({"both protocols": places}, order, _KEY),
+            wins_table({"": places}, order, _KEY),
         ),
         ("What a fit takes", "Trained numbers; and the wall-clock time, where it counts.", costs_table(records, order)),
     ]
@@ -90,44 +89,43 @@ def _plots(places: Places, order: Sequence[str]) -> list[Plot]:
 
 
 def _contours(title: str, records: Sequence[Record]) -> Plot:
-    masses = _pictured(records)
+    densities = _pictured(records)
     return Plot(
         *(f"densities-{title.rpartition(' ')[2]}", f"Densities, {title.lower()}"),
         "Levels of the density, the target's dotted behind the others'; the first seed of every method, with its "
         "total variation.",
         f"Contours of the target and of fitted densities, {title.lower()}.",
-        render(lambda theme: _draw(masses, theme)),
+        render(lambda theme: _draw(densities, theme)),
     )
 
 
 def _pictured(records: Sequence[Record]) -> dict[str, np.ndarray[Any, Any]]:
-    """Masses on the small grid of a record, by panel: the target, then the first seed of the methods shown."""
-    target = next(iter(PLANE_TARGETS.values()))
-    kept = [record for record in records if "masses" in record["details"] and record["method"] in _PICTURED]
-    first = min((record["seed"] for record in kept), default=None)
-    found = {record["method"]: np.array(record["details"]["masses"]) for record in kept if record["seed"] == first}
-    side = round(len(next(iter(found.values()))) ** 0.5) if found else 50
-    with np.errstate(divide="ignore"):
-        shown = {"target": normalised(np.log(target.density(target.grid(side))), side)}
+    """Densities by title: those of the first seed of the methods shown."""
+    kept = {
+        (record["method"], record["seed"]): record
+        for record in records
+        if "density" in record["details"] and record["method"] in _PICTURED
+    }
+    first = min((seed for _, seed in kept), default=None)
+    found = {}
     for name in _PICTURED:
-        if name in found:
-            title = f"{name}: {number(divergences(found[name], target)['total_variation'], 2)}"
-            shown[title] = found[name]
-    return shown
+        if (record := kept.get((name, first))) is not None:
+            found[f"{name}: {number(record['figures'][_KEY])}"] = np.array(record["details"]["density"])
+    return found
 
 
-def _draw(masses: Mapping[str, np.ndarray[Any, Any]], theme: Theme) -> Figure:
+def _draw(densities: Mapping[str, np.ndarray[Any, Any]], theme: Theme) -> Figure:
     target = next(iter(PLANE_TARGETS.values()))
-    figure, axes = panels(len(masses), theme, height=2.6, across=3)
-    truth = masses["target"]
-    side = round(len(truth) ** 0.5)
-    x, y = (one.grid(side) for one in (target.across, target.up))
+    side = round(len(next(iter(densities.values()))) ** 0.5) if densities else 2
+    axis_points, truth = np.linspace(0, WINDOW, side), target.density(target.window(side))
     levels = truth.max() * np.array([0.01, 0.05, 0.2, 0.4, 0.6, 0.8, 0.95])
-    for axis, (title, mass) in zip(axes, masses.items(), strict=True):
+    figure, axes = panels(1 + len(densities), theme, height=2.6, across=3)
+    for axis, (title, density) in zip(axes, [("target", truth), *densities.items()], strict=True):
         if title != "target":
-            axis.contour(x, y, truth.reshape(side, side).T, levels, colors=theme.target, linewidths=0.8, linestyles=":")
-        colour = theme.target if title == "target" else theme.ours if title.startswith("lift") else theme.muted
-        axis.contour(x, y, mass.reshape(side, side).T, levels, colors=colour, linewidths=1.2)
-        axis.set(xlim=(0, _EXTENT), ylim=(0, _EXTENT), aspect="equal")
+            behind: dict[str, Any] = {"colors": theme.target, "linewidths": 0.8, "linestyles": ":"}
+            axis.contour(axis_points, axis_points, truth.reshape(side, side).T, levels, **behind)
+        colour = theme.target if title == "target" else theme.ours if title.startswith(OURS) else theme.muted
+        axis.contour(axis_points, axis_points, density.reshape(side, side).T, levels, colors=colour, linewidths=1.2)
+        axis.set(aspect="equal")
         axis.set_title(title, color=theme.ink, fontsize=10, loc="left")
     return figure
