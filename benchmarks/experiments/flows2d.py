@@ -1,7 +1,7 @@
 """Convex-potential flows on four densities in the plane, by every way to keep their weights non-negative.
 
 In full, with three seeds: about 45 minutes of CPU time (112 fits of 21 or, with the lift, 30 s). Quick: about a minute.
-Wide softplus is left out: with its 640 units a layer, one density would take as long as all others together.
+Wide softplus is left out: ten times as wide as the others here, it would take most of the time.
 """
 
 from __future__ import annotations
