@@ -26,7 +26,11 @@ _ORDER = (OURS, "lift's weights", "softplus", "projection", "ends")
 _ENDS = ("lift", "softplus", "projection")
 _FLOOR = 1e-3  # nats above the least loss of a surface: smaller ones are drawn as this
 _METRICS = (
-    ("not convex", "Share of second differences on the grid, four directions at each point, that are negative."),
+    (
+        "not convex",
+        "Share of second differences on the grid, four directions at each point, that are negative. A plane is as "
+        "large as its path: one that stays near its start sees a simple surface, whatever its end is worth.",
+    ),
     ("basin", "Share of the grid's points from which steps to the least neighbour lead to the least point of all."),
     ("in the plane", "Share of the path's squared distances from its end that the plane holds."),
     ("end", "The loss at the path's end, on the batch that surfaces are drawn with, nats."),
@@ -41,9 +45,9 @@ def page(records: Sequence[Record]) -> Page:
     """
     told = []
     for place, own in by_place(records).items():
-        share, basin = medians(own, "not_convex_share"), medians(own, "basin_share")
+        share, basin, end = (medians(own, key) for key in ("not_convex_share", "basin_share", "end_loss"))
         found = [
-            f"{name} {number(100 * share[name])}% (basin {number(100 * basin[name])}%)"
+            f"{name} {number(100 * share[name])}% (basin {number(100 * basin[name])}%, end {number(end[name])})"
             for name in order_of(own, _ORDER)
             if name in share
         ]
@@ -104,7 +108,9 @@ def _draw(records: Mapping[str, Record], theme: Theme) -> Figure:
         if name == "ends":
             for end, (x, y) in zip(_ENDS, path, strict=True):
                 axis.plot(x, y, "*", color=theme.target, markersize=11)
-                axis.annotate(end, (x, y), color="white", fontsize=9, textcoords="offset points", xytext=(6, 4))
+                axis.annotate(
+                    end, (x, y), color="white", fontsize=9, ha="center", textcoords="offset points", xytext=(0, 8)
+                )
         else:
             axis.plot(*path.T, color=theme.target, linewidth=1.8, marker=".", markersize=4)
             axis.plot(*path[0], "o", color="white", markersize=6)
