@@ -297,7 +297,7 @@ class AmortizedPosterior(BaseEstimator):
 
     def score(self, theta: Any, y: Any) -> float:
         """Mean of log p(θ|y), nats; greater is better."""
-        return float(np.mean(np.asarray(self.log_prob(theta, y), dtype=np.float64)))
+        return float(torch.as_tensor(self.log_prob(theta, y)).double().mean())
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "n_features_in_"):
