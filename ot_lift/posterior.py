@@ -51,7 +51,7 @@ class PosteriorMap(BaseEstimator):
         strong_convexity: μ in (0, 1), in standardised coordinates.
         max_steps: budget of training steps.
         max_seconds: budget of wall-clock time for training, or None.
-        batch_size: latents in a step, in antithetic pairs.
+        batch_size: latents in a step, in antithetic pairs; of draws, which have no antitheses, twice as many.
         learning_rate: Adam's, at its peak; it decays to zero, and weights are averaged.
         patience: held-out evaluations that raise the ELBO by less than its resolution, after which training is
             brought to its end; None: never.
@@ -96,11 +96,11 @@ class PosteriorMap(BaseEstimator):
         hidden_features: Sequence[int] = (64, 64),
         positivity: PositivityLike = "lift",
         strong_convexity: float = 1e-2,
-        max_steps: int = 800,
+        max_steps: int = 1000,
         max_seconds: float | None = None,
-        batch_size: int = 256,
+        batch_size: int = 128,
         learning_rate: float = 2e-2,
-        patience: int | None = 4,
+        patience: int | None = 2,
         progress: bool = False,
         random_state: Any = None,
         device: str | torch.device | None = None,

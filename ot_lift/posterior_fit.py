@@ -138,7 +138,7 @@ def fit_to_draws(u: Tensor, options: FitOptions, *, init: torch.Generator, batch
     u = u.to(**options.tensors)
     count = max(4, len(u) // 5)
     objective = DrawLikelihood(
-        u[count:], u[:count], direction=options.direction, batch_size=options.batch_size, generator=batches
+        u[count:], u[:count], direction=options.direction, batch_size=2 * options.batch_size, generator=batches
     )
     start = _start(u.shape[1], options)
     with torch.no_grad():

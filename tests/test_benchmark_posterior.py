@@ -43,7 +43,8 @@ def silent(phase: str) -> None:
 
 def normal_moments(features: int) -> Moments:
     """Of N(0, I), known exactly."""
-    return Moments(np.zeros(features), np.ones(features), np.full(features, 3.0), np.full(features, np.inf))
+    many = np.full(features, np.inf)
+    return Moments(np.zeros(features), np.ones(features), np.full(features, 3.0), many, many)
 
 
 # ---------------------------------------------------------------------------------------- tasks

@@ -43,11 +43,15 @@ def entries(sites: Mapping[str, Array], axes: int) -> Array:
 
 def bulk_ess(draws: Array) -> Array:
     """Bulk effective sample size by ArviZ of every entry of draws `(chains, draws, entries)`."""
+    return _ess(draws, "bulk")
+
+
+def _ess(draws: Array, method: str) -> Array:
     arviz: Any = importlib.import_module("arviz")
     columns = {str(k): draws[:, :, k] for k in range(draws.shape[2])}
     modern = int(arviz.__version__.split(".")[0]) >= 1
     data = arviz.from_dict({"posterior": columns}) if modern else arviz.from_dict(posterior=columns)
-    found = arviz.ess(data, method="bulk")
+    found = arviz.ess(data, method=method)
     return np.array([float(found[name]) for name in columns])
 
 
@@ -59,13 +63,15 @@ class Moments:
         mean: of the entry.
         deviation: its standard deviation.
         kurtosis: its fourth standardised moment, 3 of a normal law.
-        ess: how many independent draws they stem from.
+        ess: how many independent draws the mean stems from.
+        ess_deviation: how many the deviation does; chains that turn about a mean know it better than the deviation.
     """
 
     mean: Array
     deviation: Array
     kurtosis: Array
     ess: Array
+    ess_deviation: Array
 
     @classmethod
     def of(cls, reference: Reference) -> Moments:
@@ -73,7 +79,7 @@ class Moments:
         draws = entries(reference.draws, 2)
         flat = draws.reshape(-1, draws.shape[2])
         kurtosis = ((flat - flat.mean(0)) ** 4).mean(0) / flat.var(0) ** 2
-        return cls(flat.mean(0), flat.std(0), kurtosis, bulk_ess(draws))
+        return cls(flat.mean(0), flat.std(0), kurtosis, bulk_ess(draws), _ess(draws, "sd"))
 
     def errors(self, draws: Array, effective: float) -> dict[str, float]:
         """Largest errors of means (in standard deviations) and of standard deviations (relative).
@@ -100,12 +106,13 @@ class Moments:
         """Monte Carlo standard errors of both errors, each `(entries,)`, between the reference and other draws.
 
         Example:
-            >>> exact = Moments(np.zeros(1), np.ones(1), np.array([3.0]), np.array([np.inf]))
+            >>> many = np.array([np.inf])
+            >>> exact = Moments(np.zeros(1), np.ones(1), np.array([3.0]), many, many)
             >>> [error.tolist() for error in exact.standard_errors(200.0)]  # 1/√n and 1/√(2n)
             [[0.07071067811865475], [0.05]]
         """
-        mean = np.sqrt(1 / self.ess + 1 / effective)
-        return mean, mean * np.sqrt((self.kurtosis - 1) / 4)  # of a standard deviation, by the delta method
+        mean, deviation = (np.sqrt(1 / ess + 1 / effective) for ess in (self.ess, self.ess_deviation))
+        return mean, deviation * np.sqrt((self.kurtosis - 1) / 4)  # of a standard deviation, by the delta method
 
 
 def moments_of(posterior: Posterior, *, folder: Path | None) -> Moments | None:
