@@ -7,6 +7,7 @@ import pytest
 from benchmarks.density_quality import both_defaults
 from benchmarks.quality import defaults
 from benchmarks.record import read_record
+from ot_lift import PosteriorMap
 from ot_lift.conjugate import NEWTON_CG_FROM
 from ot_lift.logdet import SOLVE_COST, STOCHASTIC_FROM
 
@@ -35,5 +36,10 @@ def test_log_determinants_were_timed_with_the_crossover_of_the_code() -> None:
     assert (settings["stochastic_from"], settings["solve_cost"]) == (STOCHASTIC_FROM, SOLVE_COST)
 
 
-def test_densities_were_fitted_with_the_defaults_of_today() -> None:
-    assert read_record("density_quality-planar")["settings"]["defaults"] == both_defaults()
+@pytest.mark.parametrize("part", ["gaussian", "planar"])
+def test_densities_were_fitted_with_the_defaults_of_today(part: str) -> None:
+    assert read_record(f"density_quality-{part}")["settings"]["defaults"] == both_defaults()
+
+
+def test_posterior_maps_were_fitted_with_the_defaults_of_today() -> None:
+    assert read_record("posterior_maps")["settings"]["defaults"] == defaults(PosteriorMap)
