@@ -7,7 +7,7 @@ import pytest
 from benchmarks.density_quality import both_defaults
 from benchmarks.quality import defaults
 from benchmarks.record import read_record
-from ot_lift import PosteriorMap
+from ot_lift import AmortizedPosterior, PosteriorMap
 from ot_lift.conjugate import NEWTON_CG_FROM
 from ot_lift.logdet import SOLVE_COST, STOCHASTIC_FROM
 
@@ -43,3 +43,8 @@ def test_densities_were_fitted_with_the_defaults_of_today(part: str) -> None:
 
 def test_posterior_maps_were_fitted_with_the_defaults_of_today() -> None:
     assert read_record("posterior_maps")["settings"]["defaults"] == defaults(PosteriorMap)
+
+
+@pytest.mark.parametrize("problem", ["linear", "banana", "lotka-volterra", "darcy"])
+def test_amortised_posteriors_were_fitted_with_the_defaults_of_today(problem: str) -> None:
+    assert read_record(f"amortized-{problem}")["settings"]["defaults"] == defaults(AmortizedPosterior)
