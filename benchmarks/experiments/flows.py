@@ -37,7 +37,7 @@ FLOW_LIFT_SETTINGS: Mapping[str, Any] = {**FLOW_LIFT, "summary_features": [64, 6
 WIDE, GAUSSIAN = "wide softplus", "Gaussian"
 WORDS = (
     "All start at the same weights, and the lift's slack at those too. Three multiply softplus, or the projected "
-    "number, by one over the width of a layer, as the code of Huang et al. (2021) does: in such units weights start at "
+    "number, by one over the width of a layer: in such units weights start at "
     "about one, off the shoulder. Unscaled softplus does not, and starts with nearly all of them on it. The lift emits "
     "the constrained weights alone. Data are whitened by the mean and covariance of the training points; Gaussian is "
     "the normal density with these. ADMM is left out: its iterates may be negative, and then there is no likelihood. "
