@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,28 @@ class Outcome:
     figures: Mapping[str, float]
     details: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+
+class BudgetCell(BaseCell):
+    """A cell whose method is fitted, with a budget of seconds, and judged by one function."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether nothing may run beside it: a fit that ends on its budget is worse on a busy machine."""
+        return bool(self.method.keeps_budget)
+
+    @property
+    @abstractmethod
+    def limits(self) -> Mapping[str, float]:
+        """Seconds by phase, in the order of the phases."""
+
+    @abstractmethod
+    def measured(self, reach: Reach) -> Outcome:
+        """Run in the child: fit and judge."""
+
+    def run(self, out: Path, *, together: bool = False) -> dict[str, Any]:
+        """The record; a failure is one too."""
+        return run_in_child(self, type(self).measured, self, limits=self.limits, together=together)
 
 
 def run_in_child(

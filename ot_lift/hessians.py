@@ -61,7 +61,7 @@ class Constants:
         """The constants of a network, differentiable in its parameters."""
         d, squares = network.features, [c.T for c in network.squares]
         first_in_table = d <= _TABLE_UP_TO
-        rows, columns, places = _triangle(d, network.readout.device)
+        rows, columns, places = triangle(d, network.readout.device)
         # Transposed: what is gathered then lies side by side. All tables are gathered at once.
         left, right = list(squares), [2 * c for c in squares]
         doubled = list(right)
@@ -120,7 +120,7 @@ class Constants:
 
 
 @lru_cache(maxsize=64)
-def _triangle(features: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def triangle(features: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Rows and columns of the upper triangle's entries, and where a symmetric matrix has each of its entries there."""
     with torch.inference_mode(False):  # what inference mode makes is of no use to autograd
         rows, columns = torch.triu_indices(features, features, device=device)

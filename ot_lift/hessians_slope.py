@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ot_lift.hessians import Constants, Network
+from ot_lift.hessians import Constants, Network, triangle
 
 
 @torch.no_grad()
@@ -143,6 +143,6 @@ class _Point:
         """Derivatives of ⟨M, Σ2C′diag(t)C⟩ in t = pσ′ of every layer."""
         if not self.s:
             return [torch.zeros_like(first) for first in self.first]
-        rows, columns = torch.triu_indices(*matrix.shape[1:], device=matrix.device)
+        rows, columns, _ = triangle(matrix.shape[1], matrix.device)
         triangles = matrix[:, rows, columns] * torch.where(rows == columns, 1.0, 2.0).to(matrix)
         return [triangles @ table.T for table in self.constants.tables[: len(self.squares)]]

@@ -6,13 +6,11 @@ import base64
 import math
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.cells import BaseCell
-from benchmarks.cells_child import Outcome, Reach, run_in_child
+from benchmarks.cells_child import BudgetCell, Outcome, Reach
 from benchmarks.density import DensityMethod, DensityProblem, DensityTask
 from benchmarks.density_peers import two_sample_accuracy
 from benchmarks.tasks import Array
@@ -26,7 +24,7 @@ _PIXELS, _DRAWN = 64, 400
 
 
 @dataclass(frozen=True)
-class DensityCell(BaseCell):
+class DensityCell(BudgetCell):
     """A density, a method and a seed.
 
     Example:
@@ -42,19 +40,17 @@ class DensityCell(BaseCell):
     method: DensityMethod
 
     @property
-    def alone(self) -> bool:
-        """Whether nothing may run beside it: a fit that ends on its budget is worse on a busy machine."""
-        return self.method.keeps_budget
-
-    def run(self, out: Path, *, together: bool = False) -> dict[str, Any]:
-        """The record; a failure is one too."""
+    def limits(self) -> dict[str, float]:
+        """Seconds by phase."""
         budget = self.task.budget_seconds
-        limits = {
+        return {
             "start": 300.0,  # for a machine that has to read the libraries from a cold disk
             "fit": 2 * budget + 60 if self.method.keeps_budget else budget,
             "evaluation": max(120.0, 2 * budget),
         }
-        return run_in_child(self, measure, self.task, self.method, self.seed, limits=limits, together=together)
+
+    def measured(self, reach: Reach) -> Outcome:
+        return measure(self.task, self.method, self.seed, reach)
 
 
 def measure(task: DensityTask, method: DensityMethod, seed: int, reach: Reach) -> Outcome:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from scipy.stats import norm
 
-from benchmarks.cells import BaseCell
-from benchmarks.cells_child import Outcome, Reach, run_in_child
+from benchmarks.cells_child import BudgetCell, Outcome, Reach
 from benchmarks.posterior import Draws, PosteriorMethod, PosteriorTask
 from benchmarks.posterior.moments import Moments, entries, moments_of
 from ot_lift.errors import DataError
@@ -25,7 +22,7 @@ _EXCEEDED = 0.05  # how often exact draws exceed the null level, at most
 
 
 @dataclass(frozen=True)
-class PosteriorCell(BaseCell):
+class PosteriorCell(BudgetCell):
     """A posterior, a method and a seed.
 
     Example:
@@ -40,20 +37,18 @@ class PosteriorCell(BaseCell):
     method: PosteriorMethod
 
     @property
-    def alone(self) -> bool:
-        """Whether nothing may run beside it: a fit that ends on its budget is worse on a busy machine."""
-        return self.method.keeps_budget
-
-    def run(self, out: Path, *, together: bool = False) -> dict[str, Any]:
-        """The record; a failure is one too."""
+    def limits(self) -> dict[str, float]:
+        """Seconds by phase."""
         budget = self.task.budget_seconds
-        limits = {
+        return {
             "start": 300.0,  # for a machine that has to read the libraries from a cold disk
             "fit": 2 * budget + 120 if self.method.keeps_budget else budget + 60,  # a compiler takes what it takes
             "drawing": max(120.0, 2 * budget),
             "evaluation": _REFERENCE_SECONDS,
         }
-        return run_in_child(self, measure, self.task, self.method, self.seed, limits=limits, together=together)
+
+    def measured(self, reach: Reach) -> Outcome:
+        return measure(self.task, self.method, self.seed, reach)
 
 
 def measure(task: PosteriorTask, method: PosteriorMethod, seed: int, reach: Reach) -> Outcome:
