@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ot_lift.activations import Activation
-from ot_lift.hessians import Constants, sweep
+from ot_lift.hessians import Constants
 from ot_lift.hessians_slope import hessian_with_slope
+from ot_lift.hessians_sweep import sweep
 from ot_lift.initialisers import folded_normal_, principled_
 from ot_lift.positivity import mark_nonnegative
 

@@ -157,8 +157,8 @@ def test_a_hessian_in_blocks_equals_one_in_a_piece(
     network = make_icnn(3, (8, 7, 6), torch.float64, squared=squared)
     x = normal(rows, 3, seed=1)
     whole = network.value_gradient_hessian(x)  # with autograd, which is never in blocks
-    monkeypatch.setattr(ot_lift.hessians, "_JACOBIAN_BYTES", 1)
-    monkeypatch.setattr(ot_lift.hessians, "_LAYER_NUMBERS", 40 * 6)
+    monkeypatch.setattr(ot_lift.hessians_sweep, "_JACOBIAN_BYTES", 1)
+    monkeypatch.setattr(ot_lift.hessians_sweep, "_LAYER_NUMBERS", 40 * 6)
     monkeypatch.setattr(ot_lift.hessians, "_TABLE_UP_TO", 16 if tabled else 0)
     with torch.no_grad():
         blocks = network.value_gradient_hessian(x)
