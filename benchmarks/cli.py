@@ -83,14 +83,21 @@ def run(
     ] = None,
     jobs: Annotated[
         int | None,
-        typer.Option(help="Cells at the same time; their times are marked. By default 1, on a cluster all.", min=1),
+        typer.Option(
+            help="Cells at the same time; their times are marked. By default 1; on a cluster all; with --quick one a "
+            "core, those with a budget aside.",
+            min=1,
+        ),
     ] = None,
     backend: Annotated[str | None, typer.Option(help="Of joblib: loky (default), threading, ray.")] = None,
     cluster: Annotated[
         str | None, typer.Option(help="A Dask scheduler, whose workers run the cells.", metavar="ADDRESS")
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(help="Of every method; by default those of the machine, in an experiment one.", min=1)
+        int | None,
+        typer.Option(
+            help="Of every method; by default those of the machine, in an experiment and with --quick one.", min=1
+        ),
     ] = None,
     quick: Quick = False,
     out: Out = None,
@@ -105,7 +112,9 @@ def run(
         raise typer.BadParameter("Dask is not installed; pip install distributed", param_hint="--cluster")
     folder = _records_folder(out, quick)
     asked = _numbers(seeds) if seeds else None
-    cells, missing = runner.asked_cells(names or [], Options(data, quick, cache), seeds=asked, threads=threads)
+    cells, missing = runner.asked_cells(
+        names or [], Options(data, quick, cache), seeds=asked, threads=threads or (1 if quick else None)
+    )
     plan = runner.Plan.of(cells, folder, retry=retry, again=again)
     for line in missing:
         typer.echo(f"not here: {line}", err=True)
@@ -113,7 +122,7 @@ def run(
         typer.echo(f"{plan.outdated} records have other settings; their cells are run again and replaced", err=True)
     try:
         with _told(len(plan.waiting), len(plan.finished)) as tell:
-            at_once = jobs or (-1 if cluster else 1)
+            at_once = jobs or (-1 if cluster or quick else 1)
             records = runner.run(plan, folder, jobs=at_once, backend=backend, cluster=cluster, tell=tell)
     except KeyboardInterrupt:
         typer.echo("interrupted: cells that had ended are kept, the same command goes on from here", err=True)

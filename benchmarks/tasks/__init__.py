@@ -23,7 +23,7 @@ Array = npt.NDArray[np.float64]
 Sampler = Callable[[int, np.random.Generator], Array]
 
 
-QUICK_SECONDS = 1.5  # of a fit in a quick look
+QUICK_SECONDS = 1.0  # of a fit in a quick look
 
 
 class Unavailable(Exception):
@@ -49,7 +49,7 @@ class Options:
 
         Example:
             >>> Options(quick=True).sizes(50_000, 4_096, 60.0)
-            {'rows': 1000, 'test_rows': 512, 'budget_seconds': 1.5, 'quick': True}
+            {'rows': 1000, 'test_rows': 512, 'budget_seconds': 1.0, 'quick': True}
         """
         if self.quick:
             rows, test_rows, budget_seconds = min(rows, 1_000), min(test_rows, 512), QUICK_SECONDS
