@@ -1,6 +1,7 @@
 """Write the measured table of the README from the records: `python -m benchmarks.readme`.
 
-The table has every figure that has a target, met or not; baselines and single seeds stand in the records.
+The table has every figure that has a target, met or not; baselines and single seeds stand in the records. A second one
+has the first findings of the paper's experiments that have records; `python -m benchmarks.findings` writes all of them.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.findings import Finding, findings
 from benchmarks.record import RESULTS, ROOT, read_records
 
 README = ROOT / "README.md"
 BEGIN = "<!-- measured: begin (written by python -m benchmarks.readme) -->"
 END = "<!-- measured: end -->"
+_SENTENCES = 3  # of an experiment
 
 
 def measured(records: Sequence[Mapping[str, Any]]) -> str:
@@ -31,6 +34,22 @@ def measured(records: Sequence[Mapping[str, Any]]) -> str:
     header = ["| | measured | target | seeds or repeats | record |", "|---|---|---|---|---|"]
     machines = sorted({_machine(record["machine"]) for record in records})
     return "\n".join([*header, *rows, "", f"Measured on {'; on '.join(machines)}."])
+
+
+def said(found: Sequence[Finding]) -> str:
+    """The Markdown below it: a row per experiment of the paper.
+
+    Example:
+        >>> said([])
+        ''
+    """
+    rows = [
+        f"| {one.title} | {' '.join(one.page.sentences[:_SENTENCES])} | "
+        f"[{one.name}](docs/experiments.md#{one.title.lower().replace(' ', '-').rstrip('?')}) |"
+        for one in found
+    ]
+    header = ["", "", "| experiment of the paper | here | all of it |", "|---|---|---|"]
+    return "\n".join([*header, *rows]) if rows else ""
 
 
 def _row(record: Mapping[str, Any], figure: Mapping[str, Any]) -> str:
@@ -73,7 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of the records")
     options = parser.parse_args(arguments)
     old = options.readme.read_text(encoding="utf-8")
-    new = with_table(old, measured(read_records(directory=options.results)))
+    table = measured(read_records(directory=options.results)) + said(findings(options.results / "cells"))
+    new = with_table(old, table)
     if old == new:
         return 0
     if options.check:

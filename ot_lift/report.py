@@ -172,7 +172,7 @@ def _files(content: Mapping[str, Any], comparison: Comparison) -> Iterator[tuple
     }
     yield REPORT_FILES["json"], json_text(record).encode()
     jinja = templates()
-    yield REPORT_FILES["markdown"], _squeezed(jinja.get_template("report.md.j2").render(content)).encode()
+    yield REPORT_FILES["markdown"], squeezed(jinja.get_template("report.md.j2").render(content)).encode()
     yield REPORT_FILES["page"], jinja.get_template("report.html.j2").render(content).encode()
 
 
@@ -192,7 +192,7 @@ def templates() -> Any:
     return environment
 
 
-def _squeezed(text: str) -> str:
+def squeezed(text: str) -> str:
     """Markdown with single blank lines."""
     lines: list[str] = []
     for line in text.strip().splitlines():

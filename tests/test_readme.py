@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.readme import BEGIN, END, main, measured, with_table
-from benchmarks.record import figure, read_record, read_records, write_record
+from benchmarks.findings import findings
+from benchmarks.readme import BEGIN, END, main, measured, said, with_table
+from benchmarks.record import RESULTS, figure, read_record, read_records, write_record
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -23,7 +24,8 @@ def code_block(language: str) -> str:
 
 
 def test_the_measured_table_is_the_one_that_the_records_give() -> None:
-    assert with_table(README, measured(read_records())) == README, "run: python -m benchmarks.readme"
+    table = measured(read_records()) + said(findings(RESULTS / "cells"))
+    assert with_table(README, table) == README, "run: python -m benchmarks.readme"
 
 
 def test_the_two_commands_are_the_main_job_and_the_test_command_that_ci_runs() -> None:
