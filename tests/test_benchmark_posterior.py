@@ -6,6 +6,7 @@ import json
 import math
 import re
 from dataclasses import replace
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from benchmark_records import record
 
 import posteriors
+from benchmarks.cells_child import Outcome
 from benchmarks.metrics import quality_of
 from benchmarks.posterior import Draws, PosteriorTask, find_methods, find_tasks
 from benchmarks.posterior.cells import PosteriorCell, judged, measure
@@ -33,6 +35,7 @@ from ot_lift.errors import DataError
 from posteriors.reference import Reference
 
 LINEAR = PosteriorTask(features=11, budget_seconds=2.0, target="linear_diabetes", draws=2000)
+NORMAL = ("mean-field", "full-rank")
 SMALL = PosteriorTask(features=2, budget_seconds=4.0, target="weibull_leukaemia", draws=2000, quick=True)
 numpyro = pytest.mark.skipif(find_spec("numpyro") is None or find_spec("arviz") is None, reason="no NumPyro or ArviZ")
 
@@ -164,11 +167,18 @@ def test_other_positivities_choose_from_the_grid_of_the_peers() -> None:
     assert method.notes[0].startswith("step size") and method.notes[0].count("with") == len(GRID)
 
 
+@cache
+def guide_fit(guide: str) -> tuple[GuideMethod, Outcome]:
+    """Shared between tests, for compiling takes longest: never refit it. Guides that are normal get such a target."""
+    method = GuideMethod(guide)
+    return method, measure(LINEAR if guide in NORMAL else SMALL, method, 0, silent)
+
+
 @pytest.mark.slow
 @numpyro
 @pytest.mark.parametrize("guide", GUIDES)
 def test_a_guide_ends_near_its_budget(guide: str) -> None:
-    outcome = measure(SMALL, GuideMethod(guide), 0, silent)
+    _, outcome = guide_fit(guide)
     assert outcome.notes[0].startswith("step size") and "steps within the budget" in outcome.notes[1]
     assert 0 < outcome.figures["importance_share"] <= 1
     assert 0 < outcome.figures["fit_compiled_seconds"] < outcome.figures["fit_seconds"]
@@ -179,7 +189,7 @@ def test_a_guide_ends_near_its_budget(guide: str) -> None:
 @pytest.mark.parametrize("guide", GUIDES)
 def test_a_guide_knows_its_density(guide: str) -> None:
     jax = pytest.importorskip("jax")
-    method = GuideMethod(guide).fit(SMALL.posterior(), random_state=0, max_seconds=0.5)
+    method, _ = guide_fit(guide)
     training, key = method._training, jax.random.PRNGKey(3)
     with counting():
         theta, log_q = training.sampler(method._state, 3)(key)
@@ -189,6 +199,27 @@ def test_a_guide_knows_its_density(guide: str) -> None:
         assert np.allclose(jax.vmap(transform)(z), theta)
         log_det = np.linalg.slogdet(jax.vmap(jax.jacfwd(transform))(z)).logabsdet
         assert np.allclose(base.log_prob(z) - log_det, log_q, atol=1e-8)
+
+
+@pytest.mark.slow
+@numpyro
+@pytest.mark.parametrize("guide", NORMAL)
+def test_a_guide_ends_at_the_best_normal_of_its_family(guide: str) -> None:
+    """Reverse KL to N(m, P⁻¹) is least at N(m, P⁻¹), and with independent components at variances 1/Pᵢᵢ."""
+    jax = pytest.importorskip("jax")
+    posterior, (method, _) = LINEAR.posterior(), guide_fit(guide)
+    assert posterior.mean is not None and posterior.covariance is not None
+    precision = np.linalg.inv(posterior.covariance)
+    if guide == "mean-field":
+        precision = np.diag(np.diag(precision))
+    training = method._training
+    with counting():
+        parameters, _ = training.anneal(0.03, lambda steps: steps / 16_000)
+        transform = training._guide.get_transform(training._constrain(parameters))
+        mean, root = (np.asarray(of(np.zeros(11))) for of in (transform, jax.jacfwd(transform)))
+    white = np.linalg.cholesky(precision).T
+    assert np.linalg.norm(white @ (mean - posterior.mean)) < 0.1
+    assert np.abs(np.linalg.svd(white @ root, compute_uv=False) - 1).max() < 0.1
 
 
 @pytest.mark.slow

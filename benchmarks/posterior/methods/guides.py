@@ -132,11 +132,15 @@ class _Training:
 
     def train(self, rate: float, seconds: float) -> tuple[Any, int]:
         """Parameters after some seconds of steps from the start, and how many steps those were."""
-        began, key = time.monotonic(), self._key
-        state, steps = self._adam(1.0).init(self._first), 0
-        while (spent := time.monotonic() - began) < seconds or not steps:
+        began, least = time.monotonic(), max(seconds, _LEAST_SECONDS)
+        return self.anneal(rate, lambda steps: (time.monotonic() - began) / least)
+
+    def anneal(self, rate: float, spent: Callable[[int], float]) -> tuple[Any, int]:
+        """The same until a share of the budget, which is a function of the steps so far, is one."""
+        key, state, steps = self._key, self._adam(1.0).init(self._first), 0
+        while (share := spent(steps)) < 1 or not steps:
             key, own = self._jax.random.split(key)
-            annealed = rate * 0.5 * (1 + math.cos(math.pi * min(1.0, spent / max(seconds, _LEAST_SECONDS))))
+            annealed = rate * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
             state = self._jax.block_until_ready(self._steps(state, own, annealed))
             steps += _STEPS
         return self._adam(1.0).get_params(state), steps
