@@ -18,6 +18,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from forks import Forks, forks
 from typer.testing import CliRunner
 
 from benchmarks import cells, runner
@@ -312,19 +313,6 @@ import os, sys; sys.path[:0] = [{str(ROOT)!r}, {str(Path(__file__).parent)!r}]
 from pathlib import Path
 import test_benchmark_runner as here
 """
-FORKS = """
-here.Cell.run = here.in_this_process
-out = Path(sys.argv[1])
-for _ in sys.stdin:
-    if not (process := os.fork()):
-        here.runner.run(here.plan(here.to_be_killed(), out), out)
-        os._exit(0)
-    print(process, flush=True)
-    os.waitpid(process, 0)
-    print("ended", flush=True)
-"""
-
-
 _MORE_THAN_CAN_END = 200  # in 20 turns of at most 0.15 s, at 0.02 s a cell
 
 
@@ -338,18 +326,23 @@ def in_this_process(one: Cell, out: Path, *, together: bool = False) -> dict[str
     return benchmark_records.record("shift-d2", "scripted", one.seed) | {"fingerprint": one.fingerprint}
 
 
+KILLED = """
+here.Cell.run = here.in_this_process
+def victim(out):
+    here.runner.run(here.plan(here.to_be_killed(), Path(out)), Path(out))
+"""
+
+
 def test_a_run_that_is_killed_twenty_times_loses_and_doubles_nothing(tmp_path: Path, rng: np.random.Generator) -> None:
     out = tmp_path / "records"
-    command = [sys.executable, "-c", IMPORTS + FORKS, str(out)]
     kept: dict[Path, int] = {}
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
-        assert process.stdin is not None and process.stdout is not None
+    with forks(IMPORTS + KILLED, tmp_path) as runs:
         for turn in range(20):
-            process.stdin.write("start\n")
-            run = int(process.stdout.readline())
+            run = runs.start(out)
             time.sleep(float(rng.uniform(0.0, 0.15)))
-            os.kill(run, (signal.SIGKILL, signal.SIGTERM)[turn % 2])
-            assert process.stdout.readline() == "ended\n"
+            number = (signal.SIGKILL, signal.SIGTERM)[turn % 2]
+            os.kill(run, number)
+            assert runs.end() == -number
             found = {path: path.stat().st_mtime_ns for path in out.rglob("*.json")}
             assert kept.items() <= found.items()  # none is lost, none was run a second time
             assert all(runner.read_cell(path) for path in found)  # each is whole
@@ -360,26 +353,30 @@ def test_a_run_that_is_killed_twenty_times_loses_and_doubles_nothing(tmp_path: P
 
 SLEEPS = """
 import signal
-if __name__ == "__main__":  # the processes of cells import this file again
+def victim(folder):
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell may have set to be ignored
-    sleeping = here.cell(here.Scripted(sleep=60.0, mark=sys.argv[2]), budget_seconds=90.0)
-    out = Path(sys.argv[1])
+    sleeping = here.cell(here.Scripted(sleep=60.0, mark=folder + "/mark"), budget_seconds=90.0)
+    out = Path(folder, "records")
     here.runner.run(here.plan([sleeping], out), out)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_killed_run_leaves_no_process_behind(tmp_path: Path, number: signal.Signals) -> None:
-    (tmp_path / "run.py").write_text(IMPORTS + SLEEPS, encoding="utf-8")
-    mark, out = tmp_path / "mark", tmp_path / "records"
-    run = subprocess.Popen([sys.executable, *map(str, (tmp_path / "run.py", out, mark))], stderr=subprocess.DEVNULL)
+def test_a_killed_run_leaves_no_process_behind(tmp_path: Path) -> None:
+    with forks(IMPORTS + SLEEPS, tmp_path) as runs:
+        for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
+            _leaves_no_process(runs, tmp_path / number.name, number)
+
+
+def _leaves_no_process(runs: Forks, folder: Path, number: signal.Signals) -> None:
+    folder.mkdir()
+    run, mark = runs.start(folder), folder / "mark"
     until(lambda: mark.exists() and mark.read_text(encoding="ascii").isdigit())
-    run.send_signal(number)
-    run.wait(10)
+    os.kill(run, number)
+    assert runs.end() != 0
     fit = int(mark.read_text(encoding="ascii"))
     until(lambda: not alive(fit))
-    assert not out.exists()
+    assert not (folder / "records").exists()
 
 
 def until(holds: Callable[[], bool], *, seconds: float = 60.0) -> None:

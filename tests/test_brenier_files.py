@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 import torch
 from fits import Fitted, bent_fit, gaussian_fit, quick, resumable_fit
+from forks import Forks, forks
 from sklearn.base import clone
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
@@ -391,23 +392,24 @@ def _step(folder: Path) -> int:
         return -1
 
 
-def _kill_at(step: int, program: str, folder: Path) -> None:
-    """Start the program, and SIGKILL it once a checkpoint of that step or a later one is there."""
-    with subprocess.Popen([sys.executable, "-c", program], cwd=folder, env=environment()) as child:
-        deadline = time.monotonic() + 120
-        while _step(folder / "broken") < step:
-            assert child.poll() is None, "the fit ended before it was killed"
-            assert time.monotonic() < deadline, "no checkpoint came"
-            time.sleep(0.002)
-        child.send_signal(signal.SIGKILL)
-        assert child.wait() == -signal.SIGKILL
+def _kill_at(step: int, runs: Forks, folder: Path) -> None:
+    """Start a fit, and SIGKILL it once a checkpoint of that step or a later one is there."""
+    process = runs.start()
+    deadline = time.monotonic() + 120
+    while _step(folder / "broken") < step:
+        assert time.monotonic() < deadline, "no checkpoint came"
+        time.sleep(0.002)
+    os.kill(process, signal.SIGKILL)
+    assert runs.end() == -signal.SIGKILL, "the fit ended before it was killed"
 
 
 def _ends_at_the_same_weights(folder: Path, *, kills: list[int], steps: int, seconds: float) -> None:
     settings = {"steps": steps, "seconds": seconds}
     unbroken = resumable_fit(folder / "unbroken", **settings)
-    for at in kills:
-        _kill_at(at, f"from fits import resumable_fit; resumable_fit('broken', **{settings})", folder)
+    victim = f"from fits import resumable_fit\nvictim = lambda _: resumable_fit('broken', **{settings})\n"
+    with forks(victim, folder) as runs:
+        for at in kills:
+            _kill_at(at, runs, folder)
     resumed = resumable_fit(folder / "broken", **settings)
     first, second = unbroken.potential_.state_dict(), resumed.potential_.state_dict()
     assert first.keys() == second.keys()
