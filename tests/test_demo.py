@@ -7,7 +7,9 @@ import io
 import json
 import re
 import time
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -151,3 +153,14 @@ def test_the_demo_as_it_is_run_by_a_newcomer(tmp_path: Path) -> None:
     assert imread(io.BytesIO((page.parent / "pictures" / "by-ot-lift.png").read_bytes())).shape[:2] == (427, 640)
     posterior = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["sections"]["a-posterior"]
     assert posterior["verdict"] == "good"
+    if find_spec("numpyro") is not None:
+        agrees_with_nuts(posterior)
+        assert "NUTS took" in page.read_text(encoding="utf-8")
+
+
+def agrees_with_nuts(posterior: dict[str, Any]) -> None:
+    """The means within what NUTS' own sampling explains, the deviations within a tenth."""
+    assert posterior["nuts"]["r_hat"] < 1.01
+    sampling = 5 / np.sqrt(posterior["nuts"]["min_ess"])
+    assert max(abs(row["shift"]) for row in posterior["moments"]) < sampling
+    assert max(abs(row["ratio"] - 1) for row in posterior["moments"]) < 0.1
