@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,38 +12,24 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from torch import Tensor, nn
 
 from ot_lift.brenier_files import MapFiles
-from ot_lift.certificate import Certificate, certify
-from ot_lift.constrained import Constrained
+from ot_lift.brenier_fit import FitOptions, MapTraining, certificate_of
 from ot_lift.data import as_batch
 from ot_lift.errors import DataError, NotFittedError
 from ot_lift.estimators import (
-    check_keeps_convex,
-    check_training,
     fingerprint,
     open_checkpoints,
-    potential_in_data_units,
     seed_of,
-    significantly_better,
     training_device,
     training_dtype,
     warn_of_end,
     warn_of_extrapolation,
 )
-from ot_lift.lift import constrain
 from ot_lift.maps import GradientMap, StandardisedPotential, in_blocks
-from ot_lift.objectives import PlanRegression, SemiDual
 from ot_lift.positivity import PositivityLike, copy_with_marks
-from ot_lift.potentials import ICNN, Potential, Quadratic
+from ot_lift.potentials import Potential
 from ot_lift.sides import Side
-from ot_lift.standardizer import Standardizer
-from ot_lift.starts import align_with_identity_, coordinates, plan_images
-from ot_lift.training import Trained, TrainingOptions, train
+from ot_lift.training import Trained
 
-_ALIGNMENT_ROWS = 2048
-_PLAN_STEPS = 500
-# In standardised units the semi-dual is about d/2 times the map's relative error above its minimum. Slower progress
-# than this a coordinate (0.004% of L2-UVP) between evaluations counts as none.
-_PROGRESS = 2e-5
 # Fitted attributes that are plain values: what a file holds of them.
 _RECORDS = ("used_network_", "history_", "stop_reason_", "fit_seconds_")
 
@@ -182,152 +167,33 @@ class BrenierMap(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
         began = time.monotonic()
         X, Y = _one_of(X, Xs, "X", "Xs"), _one_of(Y, Xt, "Y", "Xt")
         folder = None if resume is None else open_checkpoints(resume, X, Y)
-        self._check_parameters()
+        options = FitOptions(**{name: getattr(self, name) for name in FitOptions.__dataclass_fields__})
         dtype, device = training_dtype(self.dtype), training_device(self.device, X)
         seed = seed_of(self.random_state, resumable=resume is not None)
         split, init, left, right = (torch.Generator().manual_seed(seed + k) for k in range(4))
         source = Side.open(X, name="X", features=None, weight=source_weight, generator=split)
-        d = source.rows.features
-        target = Side.open(Y, name="Y", features=d, weight=target_weight, generator=split)
-        units = coordinates(source, target, start=self.start)
-
-        def to_source(x: Tensor) -> Tensor:
-            return units.source(x.cpu()).to(device, dtype)
-
-        def to_target(y: Tensor) -> Tensor:
-            return units.target(y.cpu()).to(device, dtype)
-
-        objective = SemiDual(
-            source.batches(to_source, batch_size=self.batch_size, generator=left),
-            target.batches(to_target, batch_size=self.batch_size, generator=right),
-            to_source(source.stop),
-            to_target(target.stop),
-            *(None if w is None else w.to(device) for w in (source.stop_weight, target.stop_weight)),
-        )
-        sample = source.sample(_ALIGNMENT_ROWS, init)
-        model = self._make_model(d, to_source(sample), init, device, dtype)
-        stop_reason = ""
-        if self.start == "plan":
-            points = to_target(target.sample(_ALIGNMENT_ROWS, init))
-            x, image = plan_images(to_source(sample).cpu(), points.cpu(), init)
-            model, stop_reason = self._fit_plan(model, x.to(device), image.to(device), init)
-        if stop_reason == "interrupted":
-            trained = Trained(model.bake(to_source(sample)), [], stop_reason, math.nan)
-        else:
-            trained = train(
-                model,
-                objective,
-                self._options(d),
-                callbacks=[potential_in_data_units(callback, units) for callback in self.callbacks or ()],
-                progress=self.progress,
-                resume=folder,
-                fingerprint=fingerprint(self.get_params(), seed, source, target),
-            )
-        self._keep(trained, objective, units, (source, target))
-        self.certificate_ = self._certify(source.certificate, target.certificate, split)
+        target = Side.open(Y, name="Y", features=source.rows.features, weight=target_weight, generator=split)
+        training = MapTraining(options, source, target, device=device, dtype=dtype)
+        objective = training.objective(left, right)
+        belongs = fingerprint(self.get_params(), seed, source, target)
+        trained = training.run(objective, init, resume=folder, fingerprint=belongs)
+        potential, used_network = training.choose(trained, objective)
+        self._keep(trained, StandardisedPotential(potential, training.units), used_network, source, target)
+        self.certificate_ = certificate_of(self.potential_, source.certificate, target.certificate, split)
         self.fit_seconds_ = time.monotonic() - began
         return self
 
-    def _check_parameters(self) -> None:
-        if self.start not in ("gaussian", "identity", "plan"):
-            raise ValueError(f"expected start 'gaussian', 'identity' or 'plan', got {self.start!r}")
-        check_training(self.get_params())
-        check_keeps_convex(self.positivity, otherwise="the semi-dual has no conjugate")
-
-    def _make_model(
-        self, d: int, x: Tensor, generator: torch.Generator, device: torch.device, dtype: torch.dtype
-    ) -> Constrained:
-        network = self.network
-        if network is None:
-            network = ICNN(
-                d,
-                tuple(self.hidden_features),
-                activation=self.activation,
-                sharpness=self.sharpness,
-                strong_convexity=self.strong_convexity,
-                generator=generator,
-                dtype=dtype,
-            )
-            align_with_identity_(network, x.cpu())
-        if not isinstance(network, Potential):
-            raise ValueError(
-                f"expected network to be a Potential, got {type(network).__name__}; wrap it as "
-                f"AutogradPotential(network, {d}, strong_convexity=0.01)"
-            )
-        if not network.strong_convexity > 0:
-            raise ValueError(
-                f"expected a network of strong_convexity > 0, got {network.strong_convexity}: without it the map has "
-                "no inverse; pass strong_convexity=0.01 to it"
-            )
-        if network.features != d:
-            raise DataError(f"expected a network of {d} features, as X has, got one of {network.features}")
-        model = constrain(network, self.positivity, features=d, generator=generator)
-        return model.to(device=device, dtype=dtype)
-
-    def _fit_plan(
-        self, model: Constrained, x: Tensor, image: Tensor, generator: torch.Generator
-    ) -> tuple[Constrained, str]:
-        """Regress to a discrete plan; the result starts the semi-dual under the same positivity. Also why it ended."""
-        regression = PlanRegression(x, image, batch_size=self.batch_size, generator=generator)
-        seconds = None if self.max_seconds is None else 0.25 * self.max_seconds
-        options = TrainingOptions(
-            max_steps=_PLAN_STEPS, max_seconds=seconds, learning_rate=self.learning_rate, patience=None
-        )
-        trained = train(model, regression, options)
-        start = constrain(trained.module, self.positivity, features=x.shape[1], generator=generator)
-        return start.to(x.device), trained.stop_reason
-
-    def _options(self, features: int) -> TrainingOptions:
-        return TrainingOptions(
-            max_steps=self.max_steps,
-            max_seconds=self.max_seconds,
-            learning_rate=self.learning_rate,
-            patience=self.patience,
-            tolerance=_PROGRESS * features,
-        )
-
-    def _keep(self, trained: Trained, objective: SemiDual, units: Standardizer, sides: tuple[Side, Side]) -> None:
-        """Set the fitted attributes; the start replaces a network that is not significantly better."""
-        network = trained.module
-        assert isinstance(network, Potential)  # for the type checker: a constrained potential bakes to one
-        points = objective.held_out_x
-        start = Quadratic(network.features, strong_convexity=self.strong_convexity, dtype=points.dtype).to(
-            points.device
-        )
-        gain, error = objective.improvement(network, start)
-        count = min(len(objective.held_out_x), len(objective.held_out_y))
-        self.used_network_ = significantly_better(gain, error, points=count)
-        chosen = network if self.used_network_ else start
-        self.potential_ = StandardisedPotential(chosen.cpu(), units)
+    def _keep(
+        self, trained: Trained, potential: StandardisedPotential, used_network: bool, source: Side, target: Side
+    ) -> None:
+        """Set the fitted attributes."""
+        self.used_network_, self.potential_ = used_network, potential
         self.map_ = GradientMap(self.potential_)
         self.history_ = trained.history
         self.stop_reason_ = trained.stop_reason
-        self.n_features_in_ = network.features
-        source, target = sides
+        self.n_features_in_ = potential.features
         self._source_reach, self._target_reach = source.reach(), target.reach()
         warn_of_end(trained.stop_reason)
-
-    def _certify(self, x: Tensor, y: Tensor, generator: torch.Generator) -> Certificate:
-        potential, units = self.potential_, self.potential_.coordinates
-        with torch.no_grad():
-            value, image, hessian = potential.value_gradient_hessian(x)
-            solved = potential.conjugate(y, throw=False)
-            value_hat, image_hat = potential.value_gradient(solved.argmax)
-        # W2² does not change when both sides shift together: without a common far offset fewer digits cancel.
-        origin = units.shift_x
-        return certify(
-            x=(x - origin).numpy(),
-            y=(y - origin).numpy(),
-            phi_x=(value - x @ origin + 0.5 * origin @ origin).numpy(),
-            transported=(image - origin).numpy(),
-            x_hat=(solved.argmax - origin).numpy(),
-            phi_x_hat=(value_hat - solved.argmax @ origin + 0.5 * origin @ origin).numpy(),
-            residual=(image_hat - y).numpy(),
-            strong_convexity=potential.strong_convexity,
-            smallest_eigenvalue=float(torch.linalg.eigvalsh(hessian).min()),
-            converged=bool(solved.converged.all()),
-            generator=generator,
-        )
 
     # --- using the map ------------------------------------------------------------------------------------------
 

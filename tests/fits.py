@@ -115,5 +115,5 @@ def resumable_fit(folder: str | Path, *, steps: int, seconds: float) -> BrenierM
     rng = np.random.default_rng(0)
     X, Y = rng.normal(size=(400, 2)), bent(300, rng)
     options = partial(TrainingOptions, checkpoint_seconds=seconds, evaluate_every=20)
-    with mock.patch("ot_lift.brenier.TrainingOptions", options):
+    with mock.patch("ot_lift.estimators.TrainingOptions", options):
         return quick(max_steps=steps, patience=None, start="identity").fit(X, Y, resume=folder)

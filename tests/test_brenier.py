@@ -54,7 +54,7 @@ def test_between_gaussians_the_closed_form_map_is_found_and_the_start_is_kept(
 def test_on_gaussians_the_result_is_never_worse_than_its_start(
     start: str, seed: int, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ot_lift.brenier._PLAN_STEPS", 30)
+    monkeypatch.setattr("ot_lift.brenier_fit._PLAN_STEPS", 30)
     pair = Gaussians.random(2, rng)
     X, Y = pair.x(600, rng), pair.y(600, rng)
     fitted = quick(start=start, max_steps=40, learning_rate=0.05, random_state=seed).fit(X, Y)
@@ -88,7 +88,7 @@ def test_in_one_dimension_it_is_the_map_of_quantiles(rng: np.random.Generator) -
 def test_a_plan_gives_a_better_start_than_the_gaussians(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ot_lift.brenier._PLAN_STEPS", 200)
+    monkeypatch.setattr("ot_lift.brenier_fit._PLAN_STEPS", 200)
     X, Y, fresh = rng.normal(size=(1500, 2)), bent(1500, rng), rng.normal(size=(2000, 2))
     truth = stats.expon.ppf(stats.norm.cdf(fresh))
     errors = {

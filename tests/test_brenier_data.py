@@ -267,7 +267,7 @@ UNREACHABLE = {"a constant column in X", "a duplicated column in X", "all the sa
 def test_awkward_data_goes_to_the_right_place_and_comes_back(
     case: str, start: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ot_lift.brenier._PLAN_STEPS", 30)
+    monkeypatch.setattr("ot_lift.brenier_fit._PLAN_STEPS", 30)
     X, Y = AWKWARD[case]
     fitted = quick(start=start).fit(X, Y)
     image = fitted.transport(X)

@@ -250,8 +250,8 @@ def eager_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
     """A checkpoint after every step, an evaluation after every tenth, and small streams."""
     monkeypatch.setattr("os.fsync", lambda descriptor: None)  # no power is cut here
     eager = functools.partial(TrainingOptions, checkpoint_seconds=0.0, evaluate_every=10)
-    monkeypatch.setattr("ot_lift.brenier.TrainingOptions", eager)
-    monkeypatch.setattr("ot_lift.brenier._PLAN_STEPS", 20)
+    monkeypatch.setattr("ot_lift.estimators.TrainingOptions", eager)
+    monkeypatch.setattr("ot_lift.brenier_fit._PLAN_STEPS", 20)
     monkeypatch.setattr("ot_lift.sides.HELD_OUT_ROWS", 200)
     monkeypatch.setattr("ot_lift.sides._MOMENT_ROWS", 2048)
     monkeypatch.setattr("ot_lift.batches._POOL_BATCHES", 8)

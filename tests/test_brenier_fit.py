@@ -247,10 +247,10 @@ def test_ctrl_c_keeps_the_best_state_so_far() -> None:
     np.testing.assert_allclose(fitted.invert(fitted.transport(fit.X)), fit.X, atol=1e-6)
 
 
-@pytest.mark.parametrize("where", ["ot_lift.brenier.PlanRegression.loss", "ot_lift.brenier.SemiDual.loss"])
+@pytest.mark.parametrize("where", ["ot_lift.brenier_fit.PlanRegression.loss", "ot_lift.brenier_fit.SemiDual.loss"])
 def test_ctrl_c_before_the_first_step_leaves_a_fitted_map(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fit = gaussian_fit()
-    monkeypatch.setattr("ot_lift.brenier._PLAN_STEPS", 3)
+    monkeypatch.setattr("ot_lift.brenier_fit._PLAN_STEPS", 3)
     monkeypatch.setattr(where, interrupt)
     with pytest.warns(ConvergenceWarning, match="interrupted"):
         fitted = quick(start="plan").fit(fit.X, fit.Y)

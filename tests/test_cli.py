@@ -143,7 +143,7 @@ def interrupted_at(step: int) -> Callable[..., Any]:
 def test_a_fit_that_was_cut_off_is_saved_and_resumes_to_the_same_map(place: Path, tmp_path: Path) -> None:
     files = (place / "source.npy", place / "target.npy", "--max-steps", "30", "--json")
     options = partial(TrainingOptions, checkpoint_seconds=0.0, evaluate_every=5)
-    with mock.patch("ot_lift.brenier.TrainingOptions", options):
+    with mock.patch("ot_lift.estimators.TrainingOptions", options):
         summary(run("fit", *files, "--out", tmp_path / "unbroken"))
         with mock.patch.object(SemiDual, "loss", interrupted_at(17)):
             cut = run("fit", *files, "--out", tmp_path / "map")
