@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,70 +16,12 @@ from ot_lift.hessians_slope import hessian_with_slope
 from ot_lift.hessians_sweep import sweep
 from ot_lift.initialisers import folded_normal_, principled_
 from ot_lift.positivity import mark_nonnegative
+from ot_lift.potentials_autograd import AutogradPotential
+from ot_lift.potentials_contract import Potential, check_positive, check_strong_convexity
+
+__all__ = ["ICNN", "AutogradPotential", "Potential", "Quadratic"]
 
 _SKIP_VARIANCE = 0.45
-
-
-class Potential(nn.Module, ABC):
-    """A convex function φ: ℝᵈ → ℝ with its first two derivatives, batched over rows.
-
-    Every method maps ``x`` of shape ``(n, features)`` to one value per row and keeps dtype and device.
-    ``strong_convexity`` is a structural μ ≥ 0 with ∇²φ ⪰ μI everywhere. ``depends_on_batch`` says that a row's value
-    hangs on the other rows, as an unbound lift's does: then there is no one φ to conjugate.
-    """
-
-    features: int
-    depends_on_batch: bool = False
-
-    @property
-    @abstractmethod
-    def strong_convexity(self) -> float:
-        """A μ ≥ 0 with ∇²φ(x) ⪰ μI for every x."""
-
-    @abstractmethod
-    def forward(self, x: Tensor) -> Tensor:
-        """φ(x), shape ``(n,)``."""
-
-    @abstractmethod
-    def gradient(self, x: Tensor) -> Tensor:
-        """∇φ(x), shape ``(n, features)``."""
-
-    def value_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """φ(x) ``(n,)`` and ∇φ(x) ``(n, features)`` in one sweep."""
-        return self(x), self.gradient(x)
-
-    @abstractmethod
-    def linearise(self, x: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
-        """φ(x), ∇φ(x) and the product v ↦ ∇²φ(x)·v with one forward sweep shared by all products."""
-
-    @abstractmethod
-    def value_gradient_hessian(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """φ(x) ``(n,)``, ∇φ(x) ``(n, features)`` and ∇²φ(x) ``(n, features, features)`` in one sweep."""
-
-    def at_rows(self, rows: Tensor | slice) -> Potential:
-        """The potential for these rows of the points alone: itself, unless every row has a φ of its own."""
-        return self
-
-    def hessian(self, x: Tensor) -> Tensor:
-        """∇²φ(x), shape ``(n, features, features)``, symmetric."""
-        return self.value_gradient_hessian(x)[2]
-
-    def hessian_with_slope(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        """∇²φ(x), and M ↦ ∇ₓ⟨M, ∇²φ(x)⟩ ``(n, features)`` of symmetric M in the Hessian's shape; without a graph."""
-        with torch.enable_grad():
-            leaf = x.detach().requires_grad_()
-            hessian = self.hessian(leaf)
-
-        def slope(matrix: Tensor) -> Tensor:
-            if not hessian.requires_grad:
-                return torch.zeros_like(leaf)
-            return torch.autograd.grad(hessian, leaf, matrix, retain_graph=True, materialize_grads=True)[0]
-
-        return hessian.detach(), slope
-
-    def hessian_product(self, x: Tensor, v: Tensor) -> Tensor:
-        """∇²φ(x)·v row by row, ``v`` and result of shape ``(n, features)``."""
-        return self.linearise(x)[2](v)
 
 
 class Quadratic(Potential):
@@ -102,8 +43,8 @@ class Quadratic(Potential):
 
     def __init__(self, features: int, *, strong_convexity: float = 0.0, dtype: torch.dtype | None = None) -> None:
         super().__init__()
-        _check_positive("features", features)
-        _check_strong_convexity(strong_convexity)
+        check_positive("features", features)
+        check_strong_convexity(strong_convexity)
         self.features = int(features)
         self._strong_convexity = float(strong_convexity)
         root = max(1.0 - self._strong_convexity, 0.0) ** 0.5
@@ -223,13 +164,13 @@ class ICNN(Potential):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        _check_positive("features", features)
+        check_positive("features", features)
         widths = [int(width) for width in hidden_features]
         if not widths:
             raise ValueError("expected hidden_features to hold at least one width, got none")
         for width in widths:
-            _check_positive("hidden_features", width)
-        _check_positive("sharpness", sharpness)
+            check_positive("hidden_features", width)
+        check_positive("sharpness", sharpness)
         if initialiser not in ("principled", "folded_normal"):
             raise ValueError(f"expected initialiser 'principled' or 'folded_normal', got {initialiser!r}")
         self.features = int(features)
@@ -405,90 +346,3 @@ class ICNN(Potential):
 
     def hessian_with_slope(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         return hessian_with_slope(self, x)
-
-
-class AutogradPotential(Potential):
-    """Any torch module f: (n, features) → (n,) that is convex, plus ½μ‖x‖², with derivatives by autograd.
-
-    Slower than a closed form: a Hessian costs ``features`` backward passes. The module is used as it is, so marks on
-    its parameters count.
-
-    Args:
-        module: a convex function of each row; a trailing dimension of one is dropped.
-        features: dimension d.
-        strong_convexity: μ ≥ 0.
-
-    Example:
-        >>> quartic = AutogradPotential(_Quartic(), 2)
-        >>> quartic.hessian(torch.tensor([[1.0, 2.0]])).tolist()
-        [[[12.0, 0.0], [0.0, 48.0]]]
-    """
-
-    def __init__(self, module: nn.Module, features: int, *, strong_convexity: float = 0.0) -> None:
-        super().__init__()
-        _check_positive("features", features)
-        _check_strong_convexity(strong_convexity)
-        self.features, self.module = int(features), module
-        self._strong_convexity = float(strong_convexity)
-
-    @property
-    def strong_convexity(self) -> float:
-        return self._strong_convexity
-
-    def forward(self, x: Tensor) -> Tensor:
-        value: Tensor = self.module(x)
-        return value.reshape(len(x)) + 0.5 * self._strong_convexity * x.square().sum(1)
-
-    def _value_gradient(self, x: Tensor, *, graph: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """Leaf, value and gradient with their graph, whatever the caller's autograd mode."""
-        with torch.enable_grad():
-            leaf = x if x.requires_grad else x.detach().requires_grad_()
-            value = self(leaf)
-            (gradient,) = torch.autograd.grad(value.sum(), leaf, create_graph=graph)
-        return leaf, value, gradient
-
-    def gradient(self, x: Tensor) -> Tensor:
-        return self.value_gradient(x)[1]
-
-    def value_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        keep = torch.is_grad_enabled()
-        _, value, gradient = self._value_gradient(x, graph=keep)
-        return (value, gradient) if keep else (value.detach(), gradient.detach())
-
-    def linearise(self, x: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
-        keep = torch.is_grad_enabled()
-        leaf, value, gradient = self._value_gradient(x, graph=True)
-
-        def product(v: Tensor) -> Tensor:
-            if not gradient.requires_grad:
-                return torch.zeros_like(v)
-            with torch.enable_grad():
-                (image,) = torch.autograd.grad(
-                    gradient, leaf, v, retain_graph=True, create_graph=keep, materialize_grads=True
-                )
-            return image if keep else image.detach()
-
-        return (value, gradient, product) if keep else (value.detach(), gradient.detach(), product)
-
-    def value_gradient_hessian(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        value, gradient, product = self.linearise(x)
-        basis = torch.eye(self.features, dtype=x.dtype, device=x.device)
-        columns = [product(direction.expand_as(x)) for direction in basis]
-        return value, gradient, torch.stack(columns, 2)
-
-
-class _Quartic(nn.Module):
-    """Σ xᵢ⁴, for the doctest above."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.pow(4).sum(1)
-
-
-def _check_positive(name: str, value: float) -> None:
-    if not 0 < value < float("inf"):
-        raise ValueError(f"expected {name} to be finite and > 0, got {value!r}")
-
-
-def _check_strong_convexity(value: float) -> None:
-    if not 0 <= value < float("inf"):
-        raise ValueError(f"expected strong_convexity to be finite and >= 0, got {value!r}")
