@@ -189,22 +189,32 @@ def certify(
     Raises:
         DataError: Shapes do not agree, fewer than two points on a side, NaN or infinite entries, μ ≤ 0.
     """
-    inputs = _check(
-        {
-            "x": x,
-            "y": y,
-            "phi_x": phi_x,
-            "transported": transported,
-            "x_hat": x_hat,
-            "phi_x_hat": phi_x_hat,
-            "residual": residual,
-        }
-    )
+    inputs = _check(x=x, y=y, phi_x=phi_x, transported=transported, x_hat=x_hat, phi_x_hat=phi_x_hat, residual=residual)
     if not strong_convexity > 0:
         raise DataError(f"expected strong_convexity > 0, got {strong_convexity}; without it φ* has no upper bound")
-    generator = generator or torch.Generator()
     scale = _scale(inputs)
-    unit = _rescale(inputs, scale)
+    return _certificate(
+        _rescale(inputs, scale),
+        scale,
+        strong_convexity=strong_convexity,
+        smallest_eigenvalue=smallest_eigenvalue,
+        converged=converged,
+        max_transport_points=max_transport_points,
+        generator=generator or torch.Generator(),
+    )
+
+
+def _certificate(
+    unit: HeldOut,
+    scale: float,
+    *,
+    strong_convexity: float,
+    smallest_eigenvalue: float,
+    converged: bool | None,
+    max_transport_points: int,
+    generator: torch.Generator,
+) -> Certificate:
+    """Of points in units of `scale`, in data units."""
     costs = ((unit.x - unit.transported) ** 2).sum(1)
     primal = primal_estimate(costs)
     dual, rounding = dual_estimate(unit, strong_convexity)
@@ -324,7 +334,7 @@ def _rescale(inputs: HeldOut, scale: float) -> HeldOut:
     return HeldOut(**{name: array / scale ** powers.get(name, 1) for name, array in values.items()})
 
 
-def _check(arrays: dict[str, npt.ArrayLike]) -> HeldOut:
+def _check(**arrays: npt.ArrayLike) -> HeldOut:
     """float64 arrays of agreeing shapes with finite entries."""
     found = {name: np.asarray(values, dtype=np.float64) for name, values in arrays.items()}
     x, y = found["x"], found["y"]

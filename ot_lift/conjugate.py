@@ -85,17 +85,7 @@ def conjugate(
         >>> conjugate(phi, y).value.detach()
         tensor([12.5000])
     """
-    if potential.depends_on_batch:
-        raise ValueError(
-            f"expected a potential with fixed weights, got a {type(potential).__name__}, which emits others for every "
-            "batch: conjugate lift.bind(batch=...) or lift.bake(batch)"
-        )
-    if y.ndim != 2 or y.shape[1] != potential.features:
-        raise ValueError(f"expected y of shape (m, {potential.features}), got {tuple(y.shape)}")
-    if x0 is not None and x0.shape != y.shape:
-        raise ValueError(f"expected x0 of the shape of y, {tuple(y.shape)}, got {tuple(x0.shape)}")
-    if method not in ("auto", "newton", "newton-cg"):
-        raise ValueError(f"expected method 'auto', 'newton' or 'newton-cg', got {method!r}")
+    _check(potential, y, x0, method)
     if method == "auto":
         method = "newton" if potential.features < NEWTON_CG_FROM else "newton-cg"
     tolerances = _tolerances(y, tol)
@@ -113,6 +103,21 @@ def conjugate(
     if torch.is_grad_enabled():
         return _differentiable(potential, y, record, method)
     return record
+
+
+def _check(potential: Potential, y: Tensor, x0: Tensor | None, method: str) -> None:
+    """Raise for what :func:`conjugate` refuses."""
+    if potential.depends_on_batch:
+        raise ValueError(
+            f"expected a potential with fixed weights, got a {type(potential).__name__}, which emits others for every "
+            "batch: conjugate lift.bind(batch=...) or lift.bake(batch)"
+        )
+    if y.ndim != 2 or y.shape[1] != potential.features:
+        raise ValueError(f"expected y of shape (m, {potential.features}), got {tuple(y.shape)}")
+    if x0 is not None and x0.shape != y.shape:
+        raise ValueError(f"expected x0 of the shape of y, {tuple(y.shape)}, got {tuple(x0.shape)}")
+    if method not in ("auto", "newton", "newton-cg"):
+        raise ValueError(f"expected method 'auto', 'newton' or 'newton-cg', got {method!r}")
 
 
 def _search(

@@ -110,24 +110,12 @@ def colour_transfer(
     check_map_folder(place / "map")
     tell = tell or _nothing
     source, target = photographs or sample_photographs()
-    if pixels < 50:
-        raise DataError(f"expected at least 50 pixels a side to fit on, got {pixels}")
-    rng = np.random.default_rng(seed)
     with _one_thread(), tempfile.TemporaryDirectory(prefix="ot-lift-demo-") as name:
         saved = Path(name) / "map"
         ours = _SavingMethod(saved, max_steps=max_steps, device=device)
-        found = compare(
-            source.sample(pixels, rng),
-            target.sample(pixels, rng),
-            methods=[*(demo_peers() if peers is None else peers), ours],
-            random_state=seed,
-            max_seconds=max_seconds,
-            also_transport=source.middles(),
-            isolated=isolated,
-            progress=tell,
-        )
-        if found[_OURS].status != "ok":
-            raise ConvergenceError(f"the fit failed: {found[_OURS].reason}")
+        methods = [*(demo_peers() if peers is None else peers), ours]
+        budget = {"max_seconds": max_seconds, "isolated": isolated, "progress": tell}
+        found = _compared(source, target, pixels, methods, random_state=seed, **budget)
         fitted = BrenierMap.load(saved)
         whole = _WholePicture.of(fitted, source, target, tell)
         sections = [posterior_section(seed=seed, max_seconds=max_seconds, tell=tell)] if posterior else []
@@ -146,6 +134,26 @@ def colour_transfer(
         sections=sections,
     )
     return page, found, whole.facts
+
+
+def _compared(
+    source: Colours, target: Colours, pixels: int, methods: Sequence[Method], *, random_state: int, **options: Any
+) -> Comparison:
+    """The methods on a sample of pixels, each with its image of every colour."""
+    if pixels < 50:
+        raise DataError(f"expected at least 50 pixels a side to fit on, got {pixels}")
+    rng = np.random.default_rng(random_state)
+    found = compare(
+        source.sample(pixels, rng),
+        target.sample(pixels, rng),
+        methods=methods,
+        random_state=random_state,
+        also_transport=source.middles(),
+        **options,
+    )
+    if found[_OURS].status != "ok":
+        raise ConvergenceError(f"the fit failed: {found[_OURS].reason}")
+    return found
 
 
 @contextmanager

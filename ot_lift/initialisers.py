@@ -25,6 +25,14 @@ class Moments:
     square: float
     product: float
 
+    @property
+    def variance(self) -> float:
+        return self.square - self.mean**2
+
+    @property
+    def covariance(self) -> float:
+        return self.product - self.mean**2
+
 
 def activation_moments(activation: Activation | None, correlation: float, *, nodes: int = 128) -> Moments:
     """Return the moments of an activation of two correlated standard normal pre-activations.
@@ -122,9 +130,7 @@ def principled_(
         raise ValueError(f"expected 0 <= skip_variance < 1 - correlation, got {skip_variance} at {correlation}")
     fan_in = _fan_in(weight)
     moments = activation_moments(activation, correlation)
-    variance = moments.square - moments.mean**2
-    covariance = moments.product - moments.mean**2
-    mean_square = correlation / (fan_in * (variance + (fan_in - 1) * covariance))
+    mean_square = correlation / (fan_in * (moments.variance + (fan_in - 1) * moments.covariance))
     weight_variance = (1.0 - correlation - skip_variance) / (fan_in * moments.square)
     log_ratio = math.log1p(weight_variance / mean_square)
     weight.log_normal_(0.5 * (math.log(mean_square) - log_ratio), math.sqrt(log_ratio), generator=generator)

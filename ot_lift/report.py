@@ -132,26 +132,32 @@ def write_report(
     """
     place = check_report_folder(folder)
     names = [f"column {j}" for j in range(comparison.features)] if columns is None else list(columns)
-    drawn = [*plots, *standard_plots(comparison, columns=names, ours=ours)]
-    certificate = comparison[ours].details.get("certificate")
     content = {
         "title": title,
         "introduction": list(introduction),
-        "headline": headline(comparison, ours=ours),
         "galleries": galleries,
         "facts": facts or {},
-        "table": method_table(comparison, ours=ours),
-        "notes": method_notes(comparison),
-        "certificate": certificate and {"words": certificate["words"], "rows": certificate_rows(certificate)},
-        "plots": drawn,
+        "plots": [*plots, *standard_plots(comparison, columns=names, ours=ours)],
         "sections": sections,
-        "protocol": protocol(comparison),
-        "ours": ours,
+        **_findings(comparison, ours),
     }
     for name, body in _files(content, comparison):
         with atomic_file(place / name) as file:
             file.write(body)
     return place / REPORT_FILES["page"]
+
+
+def _findings(comparison: Comparison, ours: str) -> dict[str, Any]:
+    """What a comparison itself says, in words and tables."""
+    certificate = comparison[ours].details.get("certificate")
+    return {
+        "ours": ours,
+        "headline": headline(comparison, ours=ours),
+        "table": method_table(comparison, ours=ours),
+        "notes": method_notes(comparison),
+        "certificate": certificate and {"words": certificate["words"], "rows": certificate_rows(certificate)},
+        "protocol": protocol(comparison),
+    }
 
 
 def _files(content: Mapping[str, Any], comparison: Comparison) -> Iterator[tuple[str, bytes]]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ot_lift.report_theme import Theme, legend, name_ticks, panels, plain_ticks
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = ["clouds", "convergence", "displacement", "marginals", "pushforward", "trade_off", "values_of_w2"]
@@ -56,22 +57,10 @@ def displacement(
         len(names), theme, height=0.35 + float(np.clip(2.9 * spans[1] / spans[0], 1.6, 3.6)), across=_PANELS
     )
     for place, (axis, name) in enumerate(zip(axes, names, strict=True)):
-        image = images[name] @ plane
         colour = theme.colour(name, ours, names)
         axis.scatter(y[:_POINTS, 0], y[:_POINTS, 1], s=5, color=theme.target, alpha=0.35, linewidths=0)
         axis.scatter(x[:_POINTS, 0], x[:_POINTS, 1], s=5, color=theme.source, alpha=0.35, linewidths=0)
-        step = (image - x)[:_ARROWS]
-        axis.quiver(
-            *x[:_ARROWS].T,
-            *step.T,
-            angles="xy",
-            scale_units="xy",
-            scale=1,
-            width=0.0035,
-            headwidth=5,
-            color=colour if colours is None else colours[:_ARROWS],
-            alpha=0.9,
-        )
+        _arrows(axis, x[:_ARROWS], (images[name] @ plane)[:_ARROWS], colour if colours is None else colours[:_ARROWS])
         axis.set(xlim=limits[0], ylim=limits[1], aspect="equal")
         axis.set(xlabel=labels[0] if place >= len(names) - _PANELS else "", ylabel="" if place % _PANELS else labels[1])
         axis.set_title(name, color=colour, fontsize=11, fontweight="bold" if name == ours else "normal", loc="left")
@@ -84,6 +73,21 @@ def displacement(
     )
     legend(figure, handles, theme)
     return figure
+
+
+def _arrows(axis: Axes, x: Array, image: Array, colour: str | Array) -> None:
+    """From each point to its image, in the axis' own units."""
+    axis.quiver(
+        *x.T,
+        *(image - x).T,
+        angles="xy",
+        scale_units="xy",
+        scale=1,
+        width=0.0035,
+        headwidth=5,
+        color=colour,
+        alpha=0.9,
+    )
 
 
 def clouds(colours: Mapping[str, Array], theme: Theme, *, ours: str) -> Figure:
