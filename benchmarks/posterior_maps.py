@@ -3,6 +3,8 @@
 For every target: errors of means and standard deviations of 100,000 draws against long NUTS runs, without and with a
 correction; and how long the fit and 4,000 effective draws take, where a draw of the map counts by importance ESS,
 beside NUTS until its smallest bulk ESS is 4,000, with and without compilation. Reference draws are made once and kept.
+The inverse direction, whose draws invert the map, is reported up to the same dimension, and with `--posteriordb` the
+errors against posteriordb's gold-standard draws.
 
 Above `--reference-up-to` dimensions a long NUTS run takes hours. There the map is held against a short one in its own
 latent space, which has the posterior as its target whatever the map: the record shows whether that has converged.
@@ -27,10 +29,11 @@ from benchmarks.record import figure, write_record
 from ot_lift import PosteriorMap
 from ot_lift.numpyro import from_numpyro
 from ot_lift.posterior_trust import TrustWarning
+from posteriors import posteriordb
 from posteriors.reference import Reference, convergence
 from posteriors.target import Posterior
 
-_DRAWS, _CORRECTED, _EFFECTIVE = 100_000, 20_000, 4_000
+_DRAWS, _CORRECTED, _EFFECTIVE, _INVERTED = 100_000, 20_000, 4_000, 10_000
 _CORRECTED_LARGE = 4_000  # a corrected draw costs four Hessians
 _JUDGED_UP_TO = 64  # dimensions with figures to reach
 _MCSE = 3.0  # standard errors that a corrected error may reach
@@ -99,6 +102,40 @@ def latent_nuts(fitted: PosteriorMap, posterior: Posterior, seed: int) -> tuple[
     return Reference(draws, *convergence(draws), divergences), seconds
 
 
+def inverse(posterior: Posterior, moments: Moments, seed: int) -> dict[str, Any]:
+    """What is measured of the direction whose draws invert the map."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TrustWarning)
+        fitted, fit_seconds = timed(lambda: PosteriorMap(direction="inverse", random_state=seed).fit(posterior))
+        draws, draw_seconds = timed(lambda: fitted.sample(_INVERTED, random_state=seed + 1))
+    diagnosis = fitted.diagnosis_
+    return {
+        "verdict": diagnosis.verdict,
+        "k_hat": diagnosis.k_hat,
+        "errors": moments.errors(entries(posterior.constrain(draws), 1), _INVERTED),
+        "fit seconds": fit_seconds,
+        "effective draws a second": diagnosis.effective / diagnosis.draws * _INVERTED / draw_seconds,
+    }
+
+
+def gold_standard(name: str, *, seed: int, checkout: Path) -> dict[str, Any]:
+    """Errors of a map against posteriordb's draws."""
+    entry = posteriordb.load(checkout, name)
+    fitted = PosteriorMap(random_state=seed).fit(entry)
+    sites = entry.constrain(fitted.sample(_DRAWS, random_state=seed + 1))
+    if entry.reference is None:
+        raise ValueError(f"expected gold-standard draws of {name} in {checkout}, got none: pass a whole checkout")
+    pairs = [(sites[site], *moments) for site, moments in entry.reference.summary().items()]
+    return {
+        "posterior": name,
+        "seed": seed,
+        "d": entry.dim,
+        "verdict": fitted.diagnosis_.verdict,
+        "mean": max(float((np.abs(own.mean(0) - mean) / deviation).max()) for own, mean, deviation in pairs),
+        "sd": max(float(np.abs(own.std(0) / deviation - 1).max()) for own, _, deviation in pairs),
+    }
+
+
 def one(name: str, *, seed: int, cache: Path, reference_up_to: int) -> dict[str, Any]:
     """All that is measured of one target."""
     posterior = posteriors.load(name)
@@ -123,6 +160,7 @@ def one(name: str, *, seed: int, cache: Path, reference_up_to: int) -> dict[str,
     effective_a_second = share * _DRAWS / draw_seconds
     return {
         "target": name,
+        "seed": seed,
         "d": posterior.dim,
         "verdict": diagnosis.verdict,
         "k_hat": diagnosis.k_hat,
@@ -134,6 +172,7 @@ def one(name: str, *, seed: int, cache: Path, reference_up_to: int) -> dict[str,
         "map seconds": fit_seconds + _EFFECTIVE / effective_a_second,
         "map effective draws a second": effective_a_second,
         "NUTS": chain,
+        "inverse": inverse(posterior, moments, seed) if long else None,
         "reference": {
             "kind": "NUTS" if long else "NUTS in the latent space",
             "r_hat": reference.r_hat,
@@ -149,6 +188,7 @@ def rows_of(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     timed_beside_nuts = [one for one in found if one["NUTS"] is not None]
     rows = _judged_rows([one for one in found if one["d"] <= _JUDGED_UP_TO])
     rows += _speed_rows(timed_beside_nuts)
+    rows += _inverse_rows([one for one in timed_beside_nuts if one["inverse"] is not None])
     for one in found:
         if one["d"] > _JUDGED_UP_TO:
             rows += _large_rows(one)
@@ -177,16 +217,43 @@ def _speed_rows(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Times beside NUTS's."""
     if not found:
         return []
-    compiled = [one["map seconds"] <= one["NUTS"]["seconds"] for one in found]
-    counted = [one["map seconds"] <= one["NUTS"]["seconds"] + one["NUTS"]["compilation"] for one in found]
     speed = [one["map effective draws a second"] / one["NUTS"]["effective draws a second"] for one in found]
     share = "share of targets on which fit + 4,000 effective draws take no longer than NUTS"
     rate = "effective draws a second after the fit, over NUTS (median)"
+    rows = []
+    for words, factor in (("compilation counted", 1.0), ("compiled before", 0.0)):
+        by_seed: dict[int, list[bool]] = {}
+        for one in found:
+            limit = one["NUTS"]["seconds"] + factor * one["NUTS"]["compilation"]
+            by_seed.setdefault(one["seed"], []).append(one["map seconds"] <= limit)
+        shares = [sum(won) / len(won) for won in by_seed.values()]
+        rows.append(figure(f"{share}, {words}", median(shares), at_least=0.75, spread=shares))
+    return [*rows, figure(rate, median(speed), at_least=100, spread=speed)]
+
+
+def _inverse_rows(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The direction whose draws invert the map, for comparison: it has no figure to reach."""
+    if not found:
+        return []
+    speed = [one["inverse"]["effective draws a second"] / one["NUTS"]["effective draws a second"] for one in found]
+    errors = [one["inverse"]["errors"]["mean"] for one in found]
     return [
-        figure(f"{share}, compilation counted", sum(counted) / len(found), at_least=0.75),
-        figure(f"{share}, compiled before", sum(compiled) / len(found), at_least=0.75),
-        figure(rate, median(speed), at_least=100, spread=speed),
+        figure(
+            "inverse direction: effective draws a second after the fit, over NUTS (median)", median(speed), spread=speed
+        ),
+        figure("inverse direction: largest error of a mean (posterior sd)", max(errors), spread=errors),
     ]
+
+
+def gold_rows(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Errors against posteriordb's draws."""
+    if not found:
+        return []
+    place, rows = "posteriordb's gold-standard draws", []
+    for key, words in (("mean", "largest error of a mean (posterior sd)"), ("sd", "largest relative error of an sd")):
+        spread = [one[key] for one in found]
+        rows.append(figure(f"{place}: {words}", max(spread), at_most=0.05, spread=spread))
+    return rows
 
 
 def _large_rows(one: dict[str, Any]) -> list[dict[str, Any]]:
@@ -213,7 +280,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cache", type=Path, required=True, help="folder of reference draws, made where missing")
     parser.add_argument("--names", nargs="*", default=list(posteriors.names()), help="default: the whole catalogue")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0], help="default: 0")
+    parser.add_argument("--posteriordb", type=Path, help="folder of a checkout of posteriordb")
     parser.add_argument(
         "--reference-up-to",
         type=int,
@@ -222,11 +290,17 @@ def main() -> None:
     )
     parser.add_argument("--busy", action="store_true", help="say in the record that other work shared the machine")
     options = parser.parse_args()
-    found = []
-    for name in options.names:
-        found.append(one(name, seed=options.seed, cache=options.cache, reference_up_to=options.reference_up_to))
-        print(found[-1], flush=True)
-    rows = rows_of(found)
+    found, gold = [], []
+    for seed in options.seeds:
+        for name in options.names:
+            found.append(one(name, seed=seed, cache=options.cache, reference_up_to=options.reference_up_to))
+            print(found[-1], flush=True)
+        for name in posteriordb.names() if options.posteriordb else ():
+            if not posteriordb.load(options.posteriordb, name).reference:
+                continue
+            gold.append(gold_standard(name, seed=seed, checkout=options.posteriordb))
+            print(gold[-1], flush=True)
+    rows = rows_of(found) + gold_rows(gold)
     for row in rows:
         print(row, flush=True)
     settings = {
@@ -237,7 +311,8 @@ def main() -> None:
         "defaults": PosteriorMap().get_params(),
         "alone": not options.busy,
     }
-    write_record("posterior_maps", settings=settings, seeds=[options.seed], figures=rows, details={"targets": found})
+    details = {"targets": found, "posteriordb": gold}
+    write_record("posterior_maps", settings=settings, seeds=options.seeds, figures=rows, details=details)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ pytest.importorskip("numpyro", reason="needs the extra `posteriors`: pip install
 pytest.importorskip("arviz", reason="needs the extra `posteriors`: pip install 'ot-lift[posteriors]'")
 
 import posteriors
-from benchmarks.posterior_maps import entries, latent_nuts, rows_of
+from benchmarks.posterior_maps import entries, gold_rows, latent_nuts, rows_of
 from ot_lift import PosteriorMap
 
 
@@ -24,6 +24,7 @@ def measured(
     chain = {"compilation": 2.0, "effective draws a second": 10.0, "seconds": nuts}
     return {
         "target": f"target{d}",
+        "seed": 0,
         "d": d,
         "k_hat": 0.3,
         "errors": errors,
@@ -32,6 +33,7 @@ def measured(
         "map seconds": seconds,
         "map effective draws a second": 5000.0,
         "NUTS": None if nuts is None else chain,
+        "inverse": None if nuts is None else {"effective draws a second": 40.0, "errors": errors},
         "reference": {"kind": "NUTS" if nuts else "NUTS in the latent space", "r_hat": r_hat, "bulk_ess": 900.0},
     }
 
@@ -50,9 +52,24 @@ def test_large_targets_are_reported_and_only_the_others_are_judged() -> None:
     share = "share of targets on which fit + 4,000 effective draws take no longer than NUTS"
     assert rows[f"{share}, compilation counted"]["value"] == 1.0
     assert rows[f"{share}, compiled before"]["value"] == 0.5
+    assert rows["inverse direction: effective draws a second after the fit, over NUTS (median)"]["value"] == 4.0
     assert rows["catalogue, d ≤ 64: largest error of a mean beyond 3 MCSE (posterior sd)"]["spread"] == [0.0, 0.0]
     assert rows["target153, d = 153: largest error of a mean (posterior sd)"]["met"] is None
     assert rows["target153, d = 153: NUTS in the latent space, R-hat"]["met"] is False
+
+
+def test_shares_are_those_of_each_seed() -> None:
+    found = [measured(5, seconds=seconds, nuts=4.0) | {"seed": seed} for seed, seconds in enumerate((3.0, 5.0, 3.5))]
+    row = by_name(rows_of(found))[
+        "share of targets on which fit + 4,000 effective draws take no longer than NUTS, compiled before"
+    ]
+    assert (row["value"], row["spread"]) == (1.0, [1.0, 0.0, 1.0])
+
+
+def test_errors_against_gold_standard_draws_are_judged() -> None:
+    mean, deviation = gold_rows([{"mean": 0.01, "sd": 0.02}, {"mean": 0.02, "sd": 0.06}])
+    assert (mean["value"], mean["met"]) == (0.02, True)
+    assert (deviation["value"], deviation["met"]) == (0.06, False)
 
 
 def test_a_large_target_alone_has_rows() -> None:
