@@ -23,6 +23,7 @@ from ot_lift.posterior_arviz import to_inference_data
 from ot_lift.posterior_correction import Correction, corrected_draws
 from ot_lift.posterior_files import read_map, write_map
 from ot_lift.posterior_fit import FitOptions, Fitted, fit_to_draws, fit_to_target
+from ot_lift.posterior_gaussian import best_gaussian
 from ot_lift.posterior_jax import Preconditioned
 from ot_lift.posterior_latent import Direction, LatentMap
 from ot_lift.posterior_mode import Laplace, find_mode
@@ -38,11 +39,11 @@ _JUDGED = 4096  # draws of the evidence and of the diagnosis
 class PosteriorMap(BaseEstimator):
     r"""Transport map between N(0, I) and a posterior, for independent draws, densities and a latent space.
 
-    In Laplace coordinates :math:`\theta = m + Ru`, with m the highest mode of several searches and RRᵀ the Laplace
-    covariance, the map is the gradient of a convex potential: :math:`u = \nabla\varphi(z)` (``"forward"``) or
-    :math:`z = \nabla\varphi(u)` (``"inverse"``). So it is a Brenier map in standardised coordinates. It minimises
-    the reverse KL divergence with exact log-determinants, starts at the Laplace approximation and is never left
-    worse than that on held-out latents: ``potential_`` is then a quadratic.
+    In coordinates :math:`\theta = c + Ru`, with c and RRᵀ the mean and covariance of the best Gaussian, sought from
+    the Laplace approximation at the highest mode of several searches, the map is the gradient of a convex potential:
+    :math:`u = \nabla\varphi(z)` (``"forward"``) or :math:`z = \nabla\varphi(u)` (``"inverse"``). So it is a Brenier
+    map in standardised coordinates. It minimises the reverse KL divergence with exact log-determinants, starts at
+    that Gaussian and is never left worse than it on held-out latents: ``potential_`` is then a quadratic.
 
     Args:
         direction: ``"forward"``: a draw is a gradient and a density needs an inversion; ``"inverse"``: the reverse.
@@ -61,7 +62,7 @@ class PosteriorMap(BaseEstimator):
         dtype: of training, ``"float32"`` or ``"float64"``. Densities, draws and inverses are always in float64.
 
     Attributes:
-        laplace_: mode and coordinates, a :class:`~ot_lift.posterior_mode.Laplace`.
+        laplace_: modes and coordinates, a :class:`~ot_lift.posterior_mode.Laplace`.
         potential_: φ in standardised coordinates.
         map_: both ways between latents and parameters, a :class:`~ot_lift.posterior_latent.LatentMap`.
         evidence_: :class:`~ot_lift.posterior_weights.Evidence`; None for a fit to draws without a target.
@@ -144,7 +145,7 @@ class PosteriorMap(BaseEstimator):
         options, checked = self._options(), Target(target)
         seed = seed_of(self.random_state, resumable=resume is not None)
         starts, init, latents, judge = (torch.Generator().manual_seed(seed + k) for k in range(4))
-        units = find_mode(checked, starts)
+        units = best_gaussian(checked, find_mode(checked, starts), starts)
         folder = None if resume is None else Path(resume)
         fitted = fit_to_target(checked, units, options, init=init, latents=latents, resume=folder)
         return self._keep(fitted, units, target, judge, began)

@@ -43,6 +43,7 @@ def read_map(path: Path) -> tuple[LatentMap, dict[str, Any]]:
     """
     config, tensors = load_folder(path, kind=_KIND)
     held: dict[str, Any] = {**part(tensors, "laplace"), **config["laplace"]}
+    held.setdefault("centre", held["mode"])  # older maps are centred there
     units = Laplace(**held)
     inner: Potential = (
         Quadratic(len(units.mode), strong_convexity=config["strong_convexity"])

@@ -32,7 +32,7 @@ from ot_lift.potentials import ICNN, Potential, Quadratic
 from ot_lift.starts import align_with_identity_
 from ot_lift.training import Callback, train
 
-_SHARPNESS = 1.0  # of the activation: in Laplace coordinates a posterior bends over distances of about one
+_SHARPNESS = 1.0  # of the activation: in its coordinates a posterior bends over distances of about one
 _HELD_OUT = 2048
 # Log weights that spread by less leave about 0.0002 nats of KL: nothing more is to be won.
 _SOLVED = 0.02
@@ -99,11 +99,11 @@ def fit_to_target(
     latents: torch.Generator,
     resume: Path | None = None,
 ) -> Fitted:
-    """Minimise the reverse KL divergence to a target, from its Laplace approximation.
+    """Minimise the reverse KL divergence to a target, from the Gaussian of its coordinates.
 
     Args:
         target: the log density.
-        units: its Laplace coordinates.
+        units: its coordinates.
         options: how.
         init: source of the held-out latents and the initial weights.
         latents: source of the training latents.

@@ -114,12 +114,12 @@ class Preconditioned:
         self.dim = len(latent.units.mode)
 
     def push(self, z: Any) -> tuple[Any, Any]:
-        """Unconstrained parameters θ = m + R∇φ(z) ``(d,)`` of a latent ``z`` ``(d,)``, and log |det ∂θ/∂z|."""
+        """Unconstrained parameters θ = c + R∇φ(z) ``(d,)`` of a latent ``z`` ``(d,)``, and log |det ∂θ/∂z|."""
         jax = _import("jax")
-        mode, root = self._units.mode.numpy(), self._units.root.numpy()
+        centre, root = self._units.centre.numpy(), self._units.root.numpy()
         factor = jax.numpy.linalg.cholesky(jax.hessian(self._potential)(z))
         log_det = 2 * jax.numpy.log(jax.numpy.diagonal(factor)).sum() + self._units.log_det
-        return mode + root @ jax.grad(self._potential)(z), log_det
+        return centre + root @ jax.grad(self._potential)(z), log_det
 
     def log_density(self, z: Any) -> Any:
         """Unnormalised log density of the posterior in the latent space, at one ``z`` ``(d,)``."""

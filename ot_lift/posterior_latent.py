@@ -1,4 +1,4 @@
-"""Between the latent space and a posterior: the gradient of a convex potential, in Laplace coordinates, both ways."""
+"""Between the latent space and a posterior: the gradient of a convex potential, both ways."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ def pull(
 
 @dataclass(frozen=True)
 class LatentMap:
-    """A fitted bijection between latents z ~ N(0, I) and parameters θ = m + Ru, in float64.
+    """A fitted bijection between latents z ~ N(0, I) and parameters θ = c + Ru, in float64.
 
     Args:
         potential: φ in standardised coordinates; strongly convex.
-        units: m and R.
+        units: c and R.
         direction: ``"forward"``: u = ∇φ(z); ``"inverse"``: z = ∇φ(u).
 
     Example:

@@ -1,15 +1,16 @@
-"""Where a posterior is: its modes from many starts, and the Laplace coordinates in which a map is fitted."""
+"""Where a posterior is: its modes from many starts, and the Laplace coordinates of the highest."""
 
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.optimize import minimize
+from scipy.optimize import OptimizeResult, minimize
 from torch import Tensor
 
 from ot_lift.errors import ConvergenceError, DataError
@@ -19,6 +20,7 @@ _NEAR_STARTS = 4  # the origin, and points of U(−2, 2)ᵈ as Stan and NumPyro 
 # In posterior standard deviations a coordinate; two of each, opposite to each other. The farther ones are for modes far
 # apart: the search ends at another mode only from its side of the valley between them.
 _FAR_STARTS = (3.0, 10.0, 30.0, 100.0, 300.0)
+_SLOW, _SLOW_STEPS = 1e-3, 20  # nats in so many steps of L-BFGS: what is left is for Newton, or of no account
 _NEWTON_STEPS = 50
 _DROP = 0.5  # nats: a Gaussian falls by this at one standard deviation
 _DIP = 0.1  # nats that the log density must fall between two maxima for them to count as two
@@ -28,20 +30,23 @@ _DOUBLINGS = 120  # of a width; a log density that has not fallen by then does n
 
 @dataclass(frozen=True)
 class Laplace:
-    """The highest mode found, and coordinates u = R⁻¹(θ − m) in which the posterior is about N(0, I) there.
+    """The highest mode found, and coordinates u = R⁻¹(θ − c) in which the posterior is about N(0, I).
 
     Attributes:
-        mode: m ``(d,)``.
-        root: R ``(d, d)``; S = RRᵀ is the covariance of the Laplace approximation.
+        mode: ``(d,)``.
+        centre: c ``(d,)``: the mode, or the mean of a better Gaussian approximation.
+        root: R ``(d, d)``; RRᵀ is the covariance of the Laplace approximation, or of that Gaussian.
         inverse_root: R⁻¹ ``(d, d)``.
         log_density: log density at the mode, as the target gives it.
-        residual: ‖Rᵀ∇ log π(m)‖₂, in posterior standard deviations; 0 at a smooth maximum.
+        residual: ‖Rᵀ∇ log π(mode)‖₂ by the Laplace approximation, in posterior standard deviations; 0 at a smooth
+            maximum.
         agreement: share of the starts that ended at this mode.
         other_modes: ``(k, d)``; the log density falls on the way from each of them to the mode.
         starts: ``(s, d)``; the overdispersed points that the search began at.
     """
 
     mode: Tensor
+    centre: Tensor
     root: Tensor
     inverse_root: Tensor
     log_density: float
@@ -56,12 +61,12 @@ class Laplace:
         return float(torch.linalg.slogdet(self.root)[1])
 
     def to_user(self, u: Tensor) -> Tensor:
-        """θ = m + Ru ``(n, d)``."""
-        return self.mode + u.double() @ self.root.T
+        """θ = c + Ru ``(n, d)``."""
+        return self.centre + u.double() @ self.root.T
 
     def from_user(self, theta: Tensor) -> Tensor:
-        """U = R⁻¹(θ − m) ``(n, d)``."""
-        return (theta.double() - self.mode) @ self.inverse_root.T
+        """U = R⁻¹(θ − c) ``(n, d)``."""
+        return (theta.double() - self.centre) @ self.inverse_root.T
 
     @classmethod
     def gaussian(cls, mean: Tensor, covariance: Tensor) -> Laplace:
@@ -84,7 +89,7 @@ class Laplace:
             )
         root, inverse = _roots(scale, vectors, values.sqrt())
         none = mean.new_zeros(0, len(mean), dtype=torch.float64)
-        return cls(mean.double(), root, inverse, math.nan, 0.0, 1.0, none, none)
+        return cls(mean.double(), mean.double(), root, inverse, math.nan, 0.0, 1.0, none, none)
 
 
 def find_mode(target: Target, generator: torch.Generator) -> Laplace:
@@ -151,8 +156,15 @@ def _ascend(target: Target, start: Tensor, root: Tensor) -> Tensor | None:
             return worst, np.zeros_like(u)  # a wall: the line search turns back
         return -float(value), -(gradient @ root)[0].numpy()
 
+    values: deque[float] = deque(maxlen=_SLOW_STEPS)
+
+    def crawling(intermediate_result: OptimizeResult) -> None:
+        values.append(float(intermediate_result.fun))
+        if len(values) == _SLOW_STEPS and values[0] - values[-1] < _SLOW:
+            raise StopIteration  # at a kink L-BFGS creeps for thousands of steps
+
     options: dict[str, Any] = {"maxiter": 2000, "maxfun": 5000, "ftol": 1e-14, "gtol": 1e-8, "maxls": 50}
-    result = minimize(negative, np.zeros(target.dim), jac=True, method="L-BFGS-B", options=options)
+    result = minimize(negative, np.zeros(target.dim), jac=True, method="L-BFGS-B", callback=crawling, options=options)
     return start + root @ torch.from_numpy(np.asarray(result.x))
 
 
@@ -189,7 +201,7 @@ def _coordinates(target: Target, mode: Tensor) -> Laplace:
     root, inverse = _roots(scale, vectors, widths)
     value, gradient = target.value_gradient(mode[None])
     none = mode.new_zeros(0, len(mode))
-    return Laplace(mode, root, inverse, float(value), float((gradient @ root).norm()), 1.0, none, none)
+    return Laplace(mode, mode, root, inverse, float(value), float((gradient @ root).norm()), 1.0, none, none)
 
 
 def _roots(scale: Tensor, vectors: Tensor, widths: Tensor) -> tuple[Tensor, Tensor]:

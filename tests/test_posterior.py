@@ -118,7 +118,8 @@ def test_corrections_take_a_poor_map_to_the_posterior(correct: str) -> None:
     grid = torch.linspace(-6, 6, 4001, dtype=torch.float64)
     density = quartic.log_density(grid[:, None]).exp()
     mean = float((grid * density).sum() / density.sum())
-    poor = PosteriorMap(max_steps=1, hidden_features=(2,), random_state=0).fit(quartic)
+    elsewhere = np.random.default_rng(0).normal(size=(1000, 1))
+    poor = PosteriorMap(max_steps=1, hidden_features=(2,), random_state=0).fit_draws(elsewhere, target=quartic)
     assert abs(poor.sample(20_000, random_state=1).mean() - mean) > 0.15
     draws = poor.sample(20_000, correct=correct, random_state=1)
     assert draws.shape == (20_000, 1)
