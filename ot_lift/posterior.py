@@ -54,8 +54,8 @@ class PosteriorMap(BaseEstimator):
         max_seconds: budget of wall-clock time for training, or None.
         batch_size: latents in a step, in antithetic pairs; of draws, which have no antitheses, twice as many.
         learning_rate: Adam's, at its peak; it decays to zero, and weights are averaged.
-        patience: held-out evaluations that raise the ELBO by less than its resolution, after which training is
-            brought to its end; None: never.
+        patience: held-out evaluations that raise the ELBO by less than 0.05 nats, or than its resolution, after which
+            training is brought to its end; None: never.
         progress: show a progress bar on standard error.
         random_state: int, ``numpy.random.RandomState``, or None for another seed at every fit.
         device: where to train the network (default: the CPU).

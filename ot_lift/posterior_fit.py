@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,18 @@ from ot_lift.posterior_potential import CubicICNN
 from ot_lift.posterior_target import Target
 from ot_lift.potentials import ICNN, Potential, Quadratic
 from ot_lift.starts import align_with_identity_
-from ot_lift.training import Callback, train
+from ot_lift.training import Callback, TrainingOptions, train
 
 _SHARPNESS = 1.0  # of the activation: in its coordinates a posterior bends over distances of about one
 _HELD_OUT = 2048
+# Of the steps so far: at the start every step is noise about the best Gaussian, which a shorter average would keep.
+_AVERAGING = 0.2
 # Log weights that spread by less leave about 0.0002 nats of KL: nothing more is to be won.
 _SOLVED = 0.02
 _RESOLUTION = 0.25  # of the standard error of the start's held-out value: about that of the fitted one's
+# Nats between evaluations that count as progress towards a density: the importance ESS goes with exp(−2 KL), so that
+# less adds not one effective draw in ten, which more draws give at once.
+_WORTH = 0.05
 
 
 @dataclass(frozen=True)
@@ -125,8 +130,16 @@ def fit_to_target(
     if float(before.std()) < _SOLVED:
         return Fitted(start.cpu().double(), [], "laplace", False)
     fingerprint = _fingerprint(options, units.mode, before)
+    training = training_options(vars(options), tolerance=max(_WORTH, _resolution(before)))
     network, history, reason = _train(
-        objective, held_out, before, options, init, resume=resume, fingerprint=fingerprint, callbacks=[_solved]
+        objective,
+        held_out,
+        options,
+        replace(training, averaging=_AVERAGING),
+        init,
+        resume=resume,
+        fingerprint=fingerprint,
+        callbacks=[_solved],
     )
     with torch.no_grad():
         after = objective.log_weights(network, held_out)
@@ -143,7 +156,8 @@ def fit_to_draws(u: Tensor, options: FitOptions, *, init: torch.Generator, batch
     start = _start(u.shape[1], options)
     with torch.no_grad():
         before = objective.log_densities(start)
-    network, history, reason = _train(objective, u[count:][:_HELD_OUT], before, options, init)
+    training = training_options(vars(options), tolerance=_resolution(before))
+    network, history, reason = _train(objective, u[count:][:_HELD_OUT], options, training, init)
     with torch.no_grad():
         after = objective.log_densities(network)
     return _choose(network, start, before, after, history, reason)
@@ -154,6 +168,12 @@ def _start(features: int, options: FitOptions) -> Quadratic:
     return Quadratic(features, strong_convexity=options.strong_convexity).to(**options.tensors)
 
 
+def _resolution(before: Tensor) -> float:
+    """What can be seen of an improvement on the start's held-out values; 0 where those are not finite."""
+    spread = float(before.std())
+    return _RESOLUTION * spread / math.sqrt(len(before)) if math.isfinite(spread) else 0.0
+
+
 def _solved(record: dict[str, float], module: torch.nn.Module) -> bool:
     return record["log_weight_deviation"] < _SOLVED
 
@@ -161,8 +181,8 @@ def _solved(record: dict[str, float], module: torch.nn.Module) -> bool:
 def _train(
     objective: ReverseKL | DrawLikelihood,
     points: Tensor,
-    before: Tensor,
     options: FitOptions,
+    training: TrainingOptions,
     init: torch.Generator,
     *,
     resume: Path | None = None,
@@ -179,12 +199,10 @@ def _train(
     network = kind(features, tuple(options.hidden_features), **shape)
     align_with_identity_(network, points.cpu().float())
     model = constrain(network, options.positivity, features=features, generator=init).to(**options.tensors)
-    spread = float(before.std())
-    tolerance = _RESOLUTION * spread / math.sqrt(len(before)) if math.isfinite(spread) else 0.0
     trained = train(
         model,
         objective,
-        training_options(vars(options), tolerance=tolerance),
+        training,
         callbacks=callbacks,
         progress=options.progress,
         resume=resume,

@@ -11,7 +11,7 @@ from torch import Tensor
 from ot_lift.posterior_mode import Laplace
 from ot_lift.posterior_target import Target
 
-_LATENTS, _LATENTS_PER_DIMENSION = 2048, 16
+_LATENTS, _LATENTS_PER_DIMENSION = 1024, 16
 _ITERATIONS = 20
 _ENOUGH = 1e-3  # nats: what a step must gain, and what a last one would
 _STEP = 0.65  # of the step to the fixed point: a skewed density answers a whole one by more than it asks for
