@@ -12,7 +12,9 @@ from torch.nn import functional
 from ot_lift.positivity import mark_nonnegative
 from ot_lift.potentials import ICNN
 
-_SMALL = 1e-3  # weight of a cubic unit at the start
+# Weight of a cubic unit at the start. Draws seldom reach the tails that it is for, so training hardly moves it: from
+# 1e-3 a Weibull regression's tails stay too light (k-hat of 100,000 draws 1.2, from 0.03 at most 0.3 on three seeds).
+_SMALL = 0.03
 _ONSET = 0.5  # latent standard deviations from which a cubic unit rises
 
 
