@@ -117,7 +117,7 @@ class Darcy(Problem):
     expansion of Whittle–Matérn type, σⱼ = 18/(π²j² + 9); noise of standard deviation 0.01 on pressures of about 0.1.
     """
 
-    name, parameters = "Darcy", 10
+    name, parameters, pairs = "Darcy", 10, 400_000
     noise, _cells = 0.01, 100
 
     def __init__(self) -> None:
