@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import FileSystemLoader
 
 from benchmarks.experiments import EXPERIMENTS, Page, experiment_cells, find_experiment
 from benchmarks.record import RESULTS, ROOT
@@ -20,7 +20,7 @@ from benchmarks.runner import Plan, read_cells
 from benchmarks.tasks import Options
 from ot_lift.errors import DataError
 from ot_lift.io import atomic_file
-from ot_lift.report import squeezed
+from ot_lift.report import squeezed, templates
 from ot_lift.report_words import names
 
 DOCS = ROOT / "docs"
@@ -88,10 +88,7 @@ def _finding(name: str, own: Sequence[Mapping[str, Any]], records: Path) -> Find
 
 def document(found: Sequence[Finding]) -> str:
     """The Markdown, with links to pictures beside it."""
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["cell"] = lambda text: str(text).replace("|", "\\|")
+    environment = templates().overlay(loader=FileSystemLoader(_TEMPLATES))
     return squeezed(environment.get_template("findings.md.j2").render(experiments=found))
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, FileSystemLoader
 
 from benchmarks.experiments import Page, find_experiment
 from benchmarks.metrics import METRICS, by_method, kind_of
@@ -16,6 +15,7 @@ from benchmarks.site_scaling import is_scaling, scaling_content
 from benchmarks.site_tables import method_notes, overview_table, task_settings, task_table
 from benchmarks.site_words import surroundings, verdict
 from ot_lift.io import atomic_file
+from ot_lift.report import templates
 from ot_lift.report_tables import Table
 
 Record = Mapping[str, Any]
@@ -45,22 +45,23 @@ def write_site(records: Sequence[Record], folder: Path) -> Path:
     for record in records:
         name = record["settings"]["task"].get("experiment")
         (experiments if name else tasks).setdefault(name or record["task"], []).append(record)
-    templates = _environment()
+    package = templates()
+    jinja = package.overlay(loader=ChoiceLoader([FileSystemLoader(_TEMPLATES), package.loader]))
     pages = {name: find_experiment(name).page(own) for name, own in experiments.items()}
     for name, own in experiments.items():
         content = _experiment_content(name, own, pages[name])
-        _write(folder / _page(name), templates.get_template("experiment.html.j2").render(content))
+        _write(folder / _page(name), jinja.get_template("experiment.html.j2").render(content))
     sentences = {task: verdict(own) for task, own in tasks.items()}
     for task, own in tasks.items():
         content = _task_content(own, sentences[task])
-        _write(folder / _page(task), templates.get_template("task.html.j2").render(content))
+        _write(folder / _page(task), jinja.get_template("task.html.j2").render(content))
     scaling = {task: own for task, own in tasks.items() if is_scaling(own)}
     others = {task: own for task, own in tasks.items() if task not in scaling}
     entries = [(_title(own), _page(task), sentences[task]) for task, own in others.items()]
     for kind, (page, title) in _SCALING.items():
         if sizes := {task: own for task, own in scaling.items() if kind_of(own) == kind}:
             content = _scaling_content(title, sizes)
-            _write(folder / _page(page), templates.get_template("scaling.html.j2").render(content))
+            _write(folder / _page(page), jinja.get_template("scaling.html.j2").render(content))
             entries.append((title, _page(page), content["sentences"]))
     overview = {
         "title": "Methods compared",
@@ -70,7 +71,7 @@ def write_site(records: Sequence[Record], folder: Path) -> Path:
         "surroundings": surroundings(records),
         "quick": _quick(records),
     }
-    _write(folder / OVERVIEW, templates.get_template("overview.html.j2").render(overview))
+    _write(folder / OVERVIEW, jinja.get_template("overview.html.j2").render(overview))
     return folder / OVERVIEW
 
 
@@ -138,18 +139,6 @@ def _page(task: str) -> str:
 
 def _quick(records: Sequence[Record]) -> bool:
     return any(record["settings"]["task"].get("quick") for record in records)
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=ChoiceLoader([FileSystemLoader(_TEMPLATES), PackageLoader("ot_lift")]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["base64"] = lambda content: base64.b64encode(content).decode("ascii")
-    return environment
 
 
 def _write(path: Path, text: str) -> None:
