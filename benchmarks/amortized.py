@@ -124,7 +124,7 @@ def run(problem: Problem, seed: int) -> dict[str, Any]:
     """All that is measured of one fit."""
     theta, y = problem.simulate(problem.pairs, np.random.default_rng(seed))
     fresh_theta, fresh_y = problem.simulate(_FRESH, np.random.default_rng(EVALUATION_SEED + seed))
-    posterior, seconds = timed_fit(lambda: AmortizedPosterior(random_state=seed).fit(theta, y))
+    posterior, seconds = timed_fit(lambda: AmortizedPosterior(random_state=seed, **problem.options).fit(theta, y))
     held_out = held_out_nll(posterior, fresh_theta, fresh_y)
     start = gaussian_log_prob(posterior, fresh_theta, fresh_y)
     gain = -held_out.values - start
@@ -213,6 +213,7 @@ def part(name: str, seeds: Sequence[int], *, busy: bool) -> None:
     settings = {
         "defaults": defaults(AmortizedPosterior),
         "pairs": [problem.pairs for problem in PROBLEMS[name]()],
+        "options": [dict(problem.options) for problem in PROBLEMS[name]()],
         "fresh": _FRESH,
         "simulations": _SIMULATIONS,
         "draws": _RANKED,

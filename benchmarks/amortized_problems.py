@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +22,14 @@ class Problem(ABC):
         name: of the problem.
         parameters: numbers of θ.
         pairs: that a posterior is fitted to.
+        options: of the estimator, where the defaults are not used.
         has_joint: whether `log_joint` is known.
     """
 
     name: str
     parameters: int
     pairs = 100_000
+    options: ClassVar[Mapping[str, Any]] = {}
     has_joint = True
 
     @abstractmethod
@@ -118,6 +121,9 @@ class Darcy(Problem):
     """
 
     name, parameters, pairs = "Darcy", 10, 400_000
+    # How nine pressures bend ten dimensions is more than contexts of (128, 128) learn: a classifier tells draws from
+    # NUTS' with an accuracy of up to 0.61 at the worst of five observations then, on three seeds, and up to 0.59 here.
+    options: ClassVar[Mapping[str, Any]] = {"context_hidden_features": (256, 256)}
     noise, _cells = 0.01, 100
 
     def __init__(self) -> None:

@@ -75,7 +75,8 @@ class AmortizedPosterior(BaseEstimator):
 
     Args:
         hidden_features: widths of the convex network.
-        context_hidden_features: widths of the network of the context, which has no constraints.
+        context_hidden_features: widths of the network of the context, which has no constraints; take wider ones where
+            the posterior changes its shape in many ways with y.
         positivity: how the convex network's weights stay non-negative: ``"lift"``, ``"softplus"``, ``"square"``,
             ``"projection"``.
         activation: ``"softplus"``, ``"squareplus"`` or ``"celu"`` (whose densities jump).
