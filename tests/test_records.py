@@ -41,8 +41,9 @@ def test_densities_were_fitted_with_the_defaults_of_today(part: str) -> None:
     assert read_record(f"density_quality-{part}")["settings"]["defaults"] == both_defaults()
 
 
-def test_posterior_maps_were_fitted_with_the_defaults_of_today() -> None:
-    assert read_record("posterior_maps")["settings"]["defaults"] == defaults(PosteriorMap)
+@pytest.mark.parametrize("name", ["posterior_maps", "posterior_maps-large"])
+def test_posterior_maps_were_fitted_with_the_defaults_of_today(name: str) -> None:
+    assert read_record(name)["settings"]["defaults"] == defaults(PosteriorMap)
 
 
 @pytest.mark.parametrize("problem", ["linear", "banana", "lotka-volterra", "darcy"])
