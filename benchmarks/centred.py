@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
@@ -71,8 +72,12 @@ class CentredMethod(BaseMethod):
 
     def transport(self, X: Array) -> Array:
         """Images in data units."""
-        home, away = self._centres
-        return self._forward((np.asarray(X) - home) / self._length) * self._length + away
+        return self._in_data_units(self._forward)(X)
+
+    def _in_data_units(self, function: Callable[[Array], Array]) -> Callable[[Array], Array]:
+        """A map of centred source points to centred target points, as one of points as they are given."""
+        (home, away), length = self._centres, self._length
+        return lambda points: function((np.asarray(points) - home) / length) * length + away
 
     def invert(self, Y: Array) -> Array | None:
         """Preimages in data units, where the method has an inverse."""

@@ -1,22 +1,29 @@
-"""Write what the paper's experiments say into the docs, with pictures: `python -m benchmarks.findings`.
+"""Write what the benchmarks' records say into the docs, with pictures: `python -m benchmarks.findings`.
 
-Everything stems from the records of their cells that are committed; a test compares the two.
+One document has the paper's experiments, another the comparisons of maps, densities and posteriors with their peers.
+Everything stems from the records of cells that are committed; a test compares the two.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jinja2 import FileSystemLoader
 
+from benchmarks.cells import BaseCell
 from benchmarks.experiments import EXPERIMENTS, Page, experiment_cells, find_experiment
+from benchmarks.kinds import offers
+from benchmarks.metrics import METRICS, by_method
 from benchmarks.record import RESULTS, ROOT
 from benchmarks.runner import Plan, read_cells
+from benchmarks.site_plots import task_plots
+from benchmarks.site_tables import task_table
+from benchmarks.site_words import verdict
 from benchmarks.tasks import Options
 from ot_lift.errors import DataError
 from ot_lift.io import atomic_file
@@ -24,14 +31,15 @@ from ot_lift.report import squeezed, templates
 from ot_lift.report_words import names
 
 DOCS = ROOT / "docs"
-DOCUMENT = "experiments.md"
-_PICTURES = "experiments"
 _TEMPLATES = Path(__file__).parent / "templates"
+_SEEDS = (0, 1, 2)  # of a comparison that is whole
+
+Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """An experiment with records.
+    """An experiment, or a task that methods are compared on, with records.
 
     Attributes:
         name: on the command line.
@@ -39,7 +47,7 @@ class Finding:
         words: what it is.
         cells: how many have a record.
         seeds: they have, in words.
-        whole: whether all of its cells have one.
+        whole: whether all of its cells have one, or every method of a task that has any.
         page: what they say.
     """
 
@@ -52,65 +60,135 @@ class Finding:
     page: Page
 
 
-def findings(records: Path) -> list[Finding]:
-    """Every experiment with records in a folder.
+@dataclass(frozen=True)
+class Document:
+    """A file of the docs.
+
+    Attributes:
+        name: of the Markdown file, without its ending, and of the folder of its pictures beside it.
+        title: its heading.
+        words: what leads on from where it stems from.
+        findings: what it holds.
+    """
+
+    name: str
+    title: str
+    words: str
+    findings: Sequence[Finding]
+
+    @property
+    def file(self) -> str:
+        """The Markdown file."""
+        return f"{self.name}.md"
+
+    @property
+    def text(self) -> str:
+        """The Markdown, with links to pictures beside it."""
+        environment = templates().overlay(loader=FileSystemLoader(_TEMPLATES))
+        return squeezed(environment.get_template("findings.md.j2").render(document=self))
+
+    @property
+    def pictures(self) -> dict[str, bytes]:
+        """PNG files by the names that the text has for them."""
+        found = [(one, plot) for one in self.findings for plot in one.page.plots]
+        return {f"{self.name}/{one.name}-{plot.key}.png": plot.picture.light for one, plot in found}
+
+
+def documents(folder: Path, data: Path | None = None) -> list[Document]:
+    """What a folder of cells says: the experiments, then the comparisons.
 
     Args:
-        records: Folder of cells.
+        folder: Of records.
+        data: Folder of data that are no part of the project: with it, records that need it are held to the code too.
 
     Raises:
         DataError: Records are of other settings than the code's.
     """
     try:
-        found = read_cells(records)
+        records = read_cells(folder)
     except DataError:
+        records = []
+    claims = "[CLAIMS.md](../benchmarks/CLAIMS.md) holds the paper's claims against them, one by one."
+    peers = "Every method has the same data, the same budget and the same threads; where a peer wins it says so."
+    return [
+        Document("experiments", "What the paper's experiments say here", claims, _experiments(records, folder)),
+        Document("comparisons", "Beside other methods", peers, _comparisons(records, folder, data)),
+    ]
+
+
+def _experiments(records: Sequence[Record], folder: Path) -> list[Finding]:
+    own = {name: [one for one in records if one["settings"]["task"].get("experiment") == name] for name in EXPERIMENTS}
+    found = []
+    for name, there in own.items():
+        if not there:
+            continue
+        experiment = find_experiment(name)
+        whole = _check(name, experiment_cells([name], Options(), seeds=None, threads=None)[0], folder)
+        seeds = [str(seed) for seed in experiment.seeds if seed in {one["seed"] for one in there}]
+        page = experiment.page(there)
+        found.append(Finding(name, experiment.title, experiment.words, len(there), names(seeds), whole, page))
+    return found
+
+
+def _comparisons(records: Sequence[Record], folder: Path, data: Path | None) -> list[Finding]:
+    tasks: dict[str, list[Record]] = {}
+    for record in records:
+        if "experiment" not in record["settings"]["task"]:
+            tasks.setdefault(record["task"], []).append(record)
+    if not tasks:
         return []
-    own = {name: [one for one in found if one["settings"]["task"].get("experiment") == name] for name in EXPERIMENTS}
-    return [_finding(name, there, records) for name, there in own.items() if there]
+    for offer in offers(Options(data))[0]:
+        if own := tasks.get(offer.task.name):
+            there = {(record["method"], record["seed"]): record["settings"]["threads"] for record in own}
+            made = [
+                offer.kind.cell(offer.task, method, seed, threads)
+                for method in offer.methods
+                for (name, seed), threads in there.items()
+                if name == method.name
+            ]
+            _check(offer.task.name, made, folder)
+    return [_comparison(task, own) for task, own in tasks.items()]
 
 
-def _finding(name: str, own: Sequence[Mapping[str, Any]], records: Path) -> Finding:
-    experiment = find_experiment(name)
-    cells, _ = experiment_cells([name], Options(), seeds=None, threads=None)
-    plan = Plan.of(cells, records)
+def _comparison(task: str, own: Sequence[Record]) -> Finding:
+    settings = own[0]["settings"]["task"]
+    told = "Mean and standard deviation over seeds, on points that no fit saw. Bold: not beaten beyond noise."
+    metrics = [(metric.title, metric.note) for metric in METRICS if by_method(own, metric.key)]
+    seeds = sorted({one["seed"] for one in own})
+    methods = {one["method"] for one in own}
+    return Finding(
+        *(task, settings["title"], settings["words"], len(own), names([str(seed) for seed in seeds])),
+        whole={(one["method"], one["seed"]) for one in own} >= {(name, seed) for name in methods for seed in _SEEDS},
+        page=Page(verdict(own), [("Every method", told, task_table(own))], task_plots(own), metrics),
+    )
+
+
+def _check(name: str, cells: Iterable[BaseCell], folder: Path) -> bool:
+    """Whether all cells have a record; one of other settings is an error."""
+    plan = Plan.of(cells, folder)
     if plan.outdated:
         raise DataError(
             f"expected records of the code's settings, got {plan.outdated} of {name} with others: "
             f"run `python -m benchmarks run {name}`"
         )
-    seeds = [str(seed) for seed in experiment.seeds if seed in {one["seed"] for one in own}]
-    return Finding(
-        *(name, experiment.title, experiment.words, len(own), names(seeds)),
-        whole=not plan.waiting,
-        page=experiment.page(own),
-    )
-
-
-def document(found: Sequence[Finding]) -> str:
-    """The Markdown, with links to pictures beside it."""
-    environment = templates().overlay(loader=FileSystemLoader(_TEMPLATES))
-    return squeezed(environment.get_template("findings.md.j2").render(experiments=found))
-
-
-def pictures(found: Sequence[Finding]) -> dict[str, bytes]:
-    """PNG files by the names that the document has for them."""
-    return {f"{_PICTURES}/{one.name}-{plot.key}.png": plot.picture.light for one in found for plot in one.page.plots}
+    return not plan.waiting
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the document and its pictures; pictures that no experiment has any more are removed."""
+    """Write the documents and their pictures; pictures that nothing has any more are removed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--records", type=Path, default=RESULTS / "cells", help="the folder of the records")
     parser.add_argument("--docs", type=Path, default=DOCS, help="the folder to write to")
+    parser.add_argument("--data", type=Path, help="the folder of data, to hold records that need it to the code")
     options = parser.parse_args(arguments)
-    found = findings(options.records)
-    files = {DOCUMENT: document(found).encode(), **pictures(found)}
-    for name, content in files.items():
-        with atomic_file(options.docs / name) as file:
-            file.write(content)
-    for path in (options.docs / _PICTURES).glob("*.png"):
-        if f"{_PICTURES}/{path.name}" not in files:
-            path.unlink()
+    for document in documents(options.records, options.data):
+        files = {document.file: document.text.encode(), **document.pictures}
+        for name, content in files.items():
+            with atomic_file(options.docs / name) as file:
+                file.write(content)
+        for path in (options.docs / document.name).glob("*.png"):
+            if f"{document.name}/{path.name}" not in files:
+                path.unlink()
     return 0
 
 

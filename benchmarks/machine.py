@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.record import machine, revision
 
-WAITED_SHARE = 0.05  # of the wall time, for a core; more than that is contention
+WAITED_SHARE = 0.05  # of the wall time, for a core that others had; more than that is contention
 OTHERS_SHARE = 0.10  # of all cores, by other programs; more than that is contention
 _PEERS = ("scikit-learn", "zuko", "jax", "numpyro", "ott-jax")  # whose versions records have, where they are installed
 _LEAST_SECONDS = 0.2  # the machine's clock ticks every hundredth: shares of less time say nothing
@@ -40,11 +40,17 @@ class Usage:
     def contended(self) -> bool:
         """Whether something else slowed this process down, as far as the system tells.
 
+        Its own threads wait for one another where they are more than the cores: waiting counts no further than other
+        programs were at work.
+
         Example:
-            >>> Usage(2.0, 1.9, 0.01, 0.5).contended, Usage(2.0, 1.9, 0.01, 0.02).contended
+            >>> Usage(2.0, 1.9, 0.01, 0.5).contended, Usage(2.0, 1.9, 0.3, 0.01).contended
             (True, False)
         """
-        return (self.waited_share or 0.0) > WAITED_SHARE or (self.others_share or 0.0) > OTHERS_SHARE
+        others, waited = self.others_share, self.waited_share or 0.0
+        if others is None:
+            return waited > WAITED_SHARE
+        return others > OTHERS_SHARE or min(waited, others * (os.cpu_count() or 1)) > WAITED_SHARE
 
 
 @dataclass(frozen=True)

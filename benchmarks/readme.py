@@ -1,7 +1,8 @@
 """Write the measured table of the README from the records: `python -m benchmarks.readme`.
 
-The table has every figure that has a target, met or not; baselines and single seeds stand in the records. A second one
-has the first findings of the paper's experiments that have records; `python -m benchmarks.findings` writes all of them.
+The table has every figure that has a target, met or not; baselines and single seeds stand in the records. Others have
+the first findings of the paper's experiments and of comparisons with peers that have records; `python -m
+benchmarks.findings` writes all of them.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.findings import Finding, findings
+from benchmarks.findings import Document, documents
 from benchmarks.record import RESULTS, ROOT, read_records
 
 README = ROOT / "README.md"
 BEGIN = "<!-- measured: begin (written by python -m benchmarks.readme) -->"
 END = "<!-- measured: end -->"
-_SENTENCES = 3  # of an experiment
+_SENTENCES = 3  # of a finding
 
 
 def measured(records: Sequence[Mapping[str, Any]]) -> str:
@@ -36,20 +37,33 @@ def measured(records: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join([*header, *rows, "", f"Measured on {'; on '.join(machines)}."])
 
 
-def said(found: Sequence[Finding]) -> str:
-    """The Markdown below it: a row per experiment of the paper.
+def said(found: Sequence[Document]) -> str:
+    """The Markdown below it: for each document with findings a table, a row a finding.
 
     Example:
-        >>> said([])
+        >>> said([Document("experiments", "What the experiments say", "", [])])
         ''
     """
-    rows = [
-        f"| {one.title} | {' '.join(one.page.sentences[:_SENTENCES])} | "
-        f"[{one.name}](docs/experiments.md#{one.title.lower().replace(' ', '-').rstrip('?')}) |"
-        for one in found
-    ]
-    header = ["", "", "| experiment of the paper | here | all of it |", "|---|---|---|"]
-    return "\n".join([*header, *rows]) if rows else ""
+    lines: list[str] = []
+    for document in found:
+        if not document.findings:
+            continue
+        lines += ["", "", f"| {document.title} | | all of it |", "|---|---|---|"]
+        for one in document.findings:
+            link = f"[{one.name}](docs/{document.file}#{_anchor(one.title)})"
+            lines.append(f"| {one.title} | {' '.join(one.page.sentences[:_SENTENCES])} | {link} |")
+    return "\n".join(lines)
+
+
+def _anchor(heading: str) -> str:
+    """As GitHub makes it.
+
+    Example:
+        >>> _anchor("Does it end well, in d = 8?")
+        'does-it-end-well-in-d--8'
+    """
+    kept = (letter for letter in heading.lower() if letter.isalnum() or letter in " -_")
+    return "".join(kept).replace(" ", "-")
 
 
 def _row(record: Mapping[str, Any], figure: Mapping[str, Any]) -> str:
@@ -92,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of the records")
     options = parser.parse_args(arguments)
     old = options.readme.read_text(encoding="utf-8")
-    table = measured(read_records(directory=options.results)) + said(findings(options.results / "cells"))
+    table = measured(read_records(directory=options.results)) + said(documents(options.results / "cells"))
     new = with_table(old, table)
     if old == new:
         return 0

@@ -96,7 +96,9 @@ def test_the_neural_dual_is_trained_with_the_step_size_that_held_out_points_like
 ) -> None:
     asked: list[tuple[float, int]] = []
 
-    def trained(self: Any, sides: Any, seed: int, rate: float, seconds: float) -> tuple[Any, int]:
+    def trained(
+        self: Any, sides: Any, seed: int, rate: float, seconds: float, *, after: float | None = None
+    ) -> tuple[Any, int]:
         asked.append((rate, len(sides[0])))
         return lambda x: x * (1 + abs(np.log(rate / 0.01))), 3  # the true map, with this step size
 
@@ -134,9 +136,14 @@ def test_otts_entropic_map_is_near_the_map_between_gaussians() -> None:
 
 
 @pytest.mark.slow
-def test_otts_neural_dual_ends_on_its_budget_and_says_how_far_it_came() -> None:
+@pytest.mark.parametrize("amortised", [False, True])
+def test_otts_neural_dual_ends_on_its_budget_and_says_how_far_it_came(amortised: bool) -> None:
     pytest.importorskip("ott", reason="OTT-JAX is not installed")
-    record = run_cell(Cell(PAIR, OTTNeuralDualMethod(hidden_features=(8,), batch_size=32), 0, 1))
+    method = OTTNeuralDualMethod(amortised=amortised, hidden_features=(8,), batch_size=32)
+    record = run_cell(Cell(PAIR, method, 0, 1))
     assert (record["status"], record["reason"]) == ("ok", "")
     assert record["notes"][-1].endswith("steps within the budget")
     assert record["figures"]["l2_uvp"] > 0
+    seconds, errors = zip(*record["details"]["curve"], strict=True)
+    assert list(seconds) == sorted(seconds) and seconds[0] > 0 and seconds[-1] < 1.5 * PAIR.budget_seconds
+    assert min(errors) > 0

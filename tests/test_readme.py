@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.findings import findings
+from benchmarks.findings import documents
 from benchmarks.readme import BEGIN, END, main, measured, said, with_table
 from benchmarks.record import RESULTS, figure, read_record, read_records, write_record
 
@@ -24,7 +24,7 @@ def code_block(language: str) -> str:
 
 
 def test_the_measured_table_is_the_one_that_the_records_give() -> None:
-    table = measured(read_records()) + said(findings(RESULTS / "cells"))
+    table = measured(read_records()) + said(documents(RESULTS / "cells"))
     assert with_table(README, table) == README, "run: python -m benchmarks.readme"
 
 
