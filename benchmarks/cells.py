@@ -31,6 +31,7 @@ RECORD_KEYS = (
     *("format", "task", "method", "seed", "fingerprint", "settings", "status", "reason", "figures", "timing"),
     *("notes", "messages", "details", "machine", "revision", "date"),
 )
+_DESCRIBES = ("title", "words")  # of a task's settings: they decide nothing
 _DRAWN_POINTS = 300  # in two dimensions, kept for the pictures
 _CURVE_ROWS = 100
 
@@ -81,8 +82,11 @@ class BaseCell(ABC):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of names, seed and settings: a record with another one is out of date."""
-        decides = [RECORD_FORMAT, self.task.name, self.method.name, self.seed, self.settings]
+        """SHA-256 of names, seed and settings but for words: a record with another one is out of date."""
+        settings = {name: dict(own) if isinstance(own, Mapping) else own for name, own in self.settings.items()}
+        for name in _DESCRIBES:
+            settings["task"].pop(name, None)
+        decides = [RECORD_FORMAT, self.task.name, self.method.name, self.seed, settings]
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
     @property

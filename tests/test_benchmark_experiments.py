@@ -112,6 +112,31 @@ def slope_after(recipe: Recipe, **options: Any) -> float:
     return model.bake().slope.item()
 
 
+class Parabola(nn.Module):
+    """((x − centre)/width)²/2."""
+
+    def __init__(self, centre: float, width: float) -> None:
+        super().__init__()
+        self.centre, self.width = centre, nn.Parameter(torch.tensor([width], dtype=torch.float64))
+        mark_nonnegative(self.width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return ((x[:, 0] - self.centre) / self.width).square() / 2
+
+
+def test_standardised_coordinates_change_no_figure(target: Target) -> None:
+    plain = Data.drawn(target, 0, points=4_000, validation=1_000)
+    moved = plain.standardised()
+    assert moved.training.mean().abs() < 1e-5 and abs(float(moved.training.std()) - 1) < 1e-5
+    centre, width = float(moved.location), float(moved.scale)
+    here, there = (Constrained(Parabola(*of)) for of in ((centre, width), (0.0, 1.0)))
+    assert plain.held_out(here, plain.training) == pytest.approx(moved.held_out(there, moved.training), abs=1e-5)
+    _, density, _ = plain.density(here, plain.training)
+    np.testing.assert_allclose(moved.density(there, moved.training)[1], density, rtol=1e-5)
+    np.testing.assert_allclose(gaussian_density(moved)[1], density, rtol=1e-4)
+    np.testing.assert_allclose(gaussian_density(plain)[1], density, rtol=1e-4)
+
+
 def test_a_recipe_is_kept() -> None:
     # Adam's step on a constant gradient is the step size
     assert slope_after(Recipe(iterations=10, learning_rate=0.01)) == pytest.approx(0.9, abs=1e-5)

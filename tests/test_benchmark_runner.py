@@ -191,6 +191,14 @@ def test_a_fingerprint_is_of_all_settings_and_of_no_place(tmp_path: Path) -> Non
     assert Cell(here, Scripted(), 0, 1).fingerprint == Cell(there, Scripted(), 0, 1).fingerprint
 
 
+def test_words_decide_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = cell().fingerprint
+    for name in ("title", "words"):
+        monkeypatch.setattr(type(cell().task), name, "said in another way")
+    assert cell().task.settings()["words"] == "said in another way"
+    assert cell().fingerprint == before
+
+
 def test_pairs_out_of_order_are_counted() -> None:
     x = np.arange(4.0)[:, None]
     assert monotonicity_violations(x, x) == 0
@@ -223,7 +231,8 @@ def test_contention_is_seen_where_the_system_tells() -> None:
     usage = began.until_now()
     assert usage.cpu_seconds < usage.wall_seconds
     assert not Usage(1.0, 1.0, None, None).contended
-    assert Usage(1.0, 1.0, 0.5, 0.0).contended
+    assert Usage(1.0, 1.0, 0.5, None).contended and Usage(1.0, 1.0, 0.5, 0.09).contended
+    assert not Usage(1.0, 1.0, 0.5, 0.0).contended  # its own threads waited for each other
 
 
 # --------------------------------------------------------------------------------------- a run

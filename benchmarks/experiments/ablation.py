@@ -14,7 +14,7 @@ from benchmarks.experiments.ablation_page import page
 from benchmarks.experiments.cells import ExperimentCell, ExperimentMethod
 from benchmarks.experiments.covariance import probe
 from benchmarks.experiments.energies import BATCH, LIFT_SETTINGS, Data, Trial, energy, lifted
-from benchmarks.experiments.protocols import QUICK, EnergyTask, cells_of
+from benchmarks.experiments.protocols import QUICK, LineTask, cells_of
 from benchmarks.experiments.training import SHOULDER, Watcher
 from benchmarks.tasks import Options
 from ot_lift.constrained import Constrained
@@ -90,7 +90,7 @@ VARIANTS: Mapping[str, Callable[[int, Data], Trial]] = {
 
 
 @dataclass(frozen=True)
-class AblationTask(EnergyTask):
+class AblationTask(LineTask):
     """A target under a protocol, for every variant of the lift.
 
     Attributes:

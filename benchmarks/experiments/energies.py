@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -126,19 +126,41 @@ class Trial:
 
 @dataclass(frozen=True)
 class EnergyData:
-    """Points of one target and seed, float32, with a quadrature on its support.
+    """Points of one target and seed, float32, with a quadrature on its support, in the coordinates of the network.
 
     Attributes:
         training: `(200,000, features)`.
         validation: `(20,000, features)`.
         nodes: of the quadrature, `(m, features)`.
-        log_weights: `(m,)`.
+        log_weights: `(m,)`, of the target's own coordinates: losses are in nats of those.
+        location: where the target's coordinates have the network's zero, `(features,)`, float64.
+        scale: their length of one of the network's units, likewise.
     """
 
     training: Tensor
     validation: Tensor
     nodes: Tensor
     log_weights: Tensor
+    location: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.float64), kw_only=True)
+    scale: Tensor = field(default_factory=lambda: torch.ones(1, dtype=torch.float64), kw_only=True)
+
+    def standardised(self) -> Self:
+        """The same for a network whose coordinates have the training points' mean at zero and unit variances.
+
+        Example:
+            >>> points = torch.tensor([[1.0], [2.0], [3.0]])
+            >>> data = EnergyData(points, points, points, torch.zeros(3)).standardised()
+            >>> data.training.flatten().tolist(), data.coordinates(torch.tensor([[4.0]])).item()
+            ([-1.0, 0.0, 1.0], 2.0)
+        """
+        values = self.training.double()
+        moved = replace(self, location=values.mean(0), scale=values.std(0))
+        parts = {name: moved.coordinates(getattr(self, name)) for name in ("training", "validation", "nodes")}
+        return replace(moved, **parts)
+
+    def coordinates(self, x: Tensor) -> Tensor:
+        """Points of the target `(n, features)` in the network's coordinates."""
+        return ((x.double() - self.location) / self.scale).to(x)
 
     def batches(self, seed: int, size: int = BATCH) -> Callable[[], Tensor]:
         """Draws `(size, features)` of the training points, with replacement."""
@@ -186,15 +208,15 @@ class Data(EnergyData):
         """Grid and density on it, `(8,000,)` each, float64, and the constrained weights; emitted as above."""
         plain = model.bake(reference).double()
         grid = self.target.grid()
-        energies: Array = plain(torch.from_numpy(grid)[:, None]).numpy()
+        energies: Array = plain(self.coordinates(torch.from_numpy(grid)[:, None])).numpy()
         return grid, normalised(-energies, grid), [weight.detach() for weight in marked_parameters(plain).values()]
 
 
 def gaussian_density(data: Data) -> tuple[Array, Array]:
     """Grid and the density of the Gaussian with the training points' mean and variance, on the interval."""
     grid = data.target.grid(GRID_POINTS)
-    values = data.training.double()
-    return grid, normalised(-((grid - float(values.mean())) ** 2) / (2 * float(values.var())), grid)
+    values, at = data.training.double(), data.coordinates(torch.from_numpy(grid)[:, None])[:, 0].numpy()
+    return grid, normalised(-((at - float(values.mean())) ** 2) / (2 * float(values.var())), grid)
 
 
 def divergences(density: Array, grid: Array, target: Target) -> dict[str, float]:

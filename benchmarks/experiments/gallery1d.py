@@ -19,7 +19,7 @@ from benchmarks.experiments.energies import (
     wide_width,
 )
 from benchmarks.experiments.gallery1d_page import page
-from benchmarks.experiments.protocols import QUICK, EnergyTask, cells_of, kept
+from benchmarks.experiments.protocols import QUICK, LineTask, cells_of, kept
 from benchmarks.tasks import Options
 
 NAME = "gallery1d"
@@ -28,18 +28,19 @@ GAUSSIAN = "Gaussian"
 WORDS = (
     "An energy E, an input-convex network of three layers of 128, is fitted to six densities p ∝ exp(−E) by the "
     "forward Kullback–Leibler divergence, 3,000 steps of Adam with batches of 256. Protocol paper: step size 10⁻³ "
-    "throughout. Protocol tuned: the best of three step sizes for every method, by validation (one seed that no result "
-    "has, a third of the length), a cosine schedule and averaged weights. The density is normalised on the interval of "
-    "the target (all but 2 in a million of it), which every method knows. A lift is evaluated at the weights that it "
-    "emits once from the whole training split. All others start at the library's own initial weights, which sum to "
-    "about one over a unit's inputs and are nearly all on softplus' shoulder; softplus from -2 starts every weight at "
-    "softplus(−2), as the lift's slack does. Gaussian is the normal density with the points' mean and variance."
+    "throughout. Protocol tuned, for every method: standardised coordinates, the best of three step sizes by "
+    "validation (one seed that no result has, a third of the length), a cosine schedule and averaged weights. The "
+    "density is normalised on the interval of the target (all but 2 in a million of it), which every method knows. A "
+    "lift is evaluated at the weights that it emits once from the whole training split. All others start at the "
+    "library's own initial weights, which sum to about one over a unit's inputs and are nearly all on softplus' "
+    "shoulder; softplus from -2 starts every weight at softplus(−2), as the lift's slack does. Gaussian is the normal "
+    "density with the points' mean and variance."
 )
 _QUICK_TARGETS, _QUICK_METHODS = ("gumbel", "beta"), ("lift", "softplus", "projection", GAUSSIAN)
 
 
 @dataclass(frozen=True)
-class GalleryTask(EnergyTask):
+class GalleryTask(LineTask):
     """A target under a protocol, for every positivity."""
 
     experiment: ClassVar[str] = NAME

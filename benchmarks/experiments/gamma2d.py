@@ -24,7 +24,7 @@ from benchmarks.experiments.energies import (
     Trial,
 )
 from benchmarks.experiments.gamma2d_page import page
-from benchmarks.experiments.protocols import QUICK, FitTask, cells_of, energy_settings
+from benchmarks.experiments.protocols import QUICK, EnergyTask, cells_of
 from benchmarks.experiments.training import shoulder_share
 from benchmarks.tasks import Options
 from ot_lift.constrained import Constrained
@@ -68,18 +68,18 @@ class PlaneData(EnergyData):
 
     def exact(self) -> PlaneData:
         nodes, log_weights = map(torch.from_numpy, self.target.quadrature(fine=True))
-        return replace(self, nodes=nodes, log_weights=log_weights)
+        return replace(self, nodes=self.coordinates(nodes), log_weights=log_weights)
 
     def divergences(self, energy: Energy) -> dict[str, float]:
         """Figures of exp(−E)/Z, E of points `(n, 2)` in float64."""
-        fine = self.exact()
-        truth = fine.log_weights.exp().numpy() * self.target.density(fine.nodes.numpy())
+        fine, (nodes, _) = self.exact(), self.target.quadrature(fine=True)
+        truth = fine.log_weights.exp().numpy() * self.target.density(nodes)
         mass = torch.softmax(fine.log_weights - in_blocks(energy, fine.nodes, rows=_ROWS), 0).numpy()
         return divergences(truth / truth.sum(), mass)
 
     def picture(self, energy: Energy) -> list[float]:
         """The density on the target's window."""
-        fine, points = self.exact(), torch.from_numpy(self.target.window(PICTURE_SIDE))
+        fine, points = self.exact(), self.coordinates(torch.from_numpy(self.target.window(PICTURE_SIDE)))
         energies, at = (in_blocks(energy, x, rows=_ROWS) for x in (fine.nodes, points))
         density = (-at - torch.logsumexp(fine.log_weights - energies, 0)).exp()
         return [float(f"{value:.4g}") for value in density.tolist()]
@@ -91,7 +91,7 @@ class PlaneData(EnergyData):
         return lambda x: ((x - mean) @ precision * (x - mean)).sum(1) / 2
 
 
-class PlaneTask(FitTask[PlaneData]):
+class PlaneTask(EnergyTask[PlaneData]):
     """The target under a protocol, for every positivity."""
 
     experiment: ClassVar[str] = NAME
@@ -102,10 +102,10 @@ class PlaneTask(FitTask[PlaneData]):
         return PLANE_TARGETS[self.target].title
 
     def settings(self) -> dict[str, Any]:
-        return super().settings() | energy_settings() | {"quadrature": [900, 4096], "picture_side": PICTURE_SIDE}
+        return super().settings() | {"quadrature": [900, 4096], "picture_side": PICTURE_SIDE}
 
     def data(self, seed: int) -> PlaneData:
-        return PlaneData.drawn(PLANE_TARGETS[self.target], seed, points=self.points)
+        return self.placed(PlaneData.drawn(PLANE_TARGETS[self.target], seed, points=self.points))
 
     def trial(self, name: str, seed: int, data: PlaneData) -> Trial:
         return Trial(MODELS[name](seed, 2), data.training)
