@@ -43,6 +43,9 @@ from ot_lift.training import Trained, train
 
 _ALIGNMENT_ROWS = 2048
 _PROGRESS = 1e-4  # nats a parameter: slower progress than this between evaluations counts as none
+# The network of the context sees the tails of observations as they are. On Darcy flow, without a cut, one batch in
+# thousands took the held-out likelihood from −9.3 back to −16 nats.
+_CLIP = 2.0
 # Fitted attributes that are plain values, which a folder holds as they are.
 _RECORDS = (
     "used_network_",
@@ -201,7 +204,7 @@ class AmortizedPosterior(BaseEstimator):
         trained = train(
             self._make_model(sample, d, init).to(home),
             objective,
-            training_options(self.get_params(), tolerance=_PROGRESS * d),
+            training_options(self.get_params(), tolerance=_PROGRESS * d, clip=_CLIP),
             callbacks=[in_data_units(callback, units) for callback in self.callbacks or ()],
             progress=self.progress,
             resume=folder,

@@ -66,12 +66,13 @@ def check_training(settings: Mapping[str, Any]) -> None:
         raise ValueError(f"expected callbacks as a list of functions, got one; pass [{callbacks!r}]")
 
 
-def training_options(settings: Mapping[str, Any], *, tolerance: float) -> TrainingOptions:
+def training_options(settings: Mapping[str, Any], *, tolerance: float, clip: float | None = None) -> TrainingOptions:
     """What the training loop is to keep to, by the settings that all estimators share.
 
     Args:
         settings: parameters by name, as ``get_params`` gives them.
         tolerance: slower progress than this between two evaluations counts as none.
+        clip: see :class:`~ot_lift.training.TrainingOptions`.
 
     Example:
         >>> settings = {"max_steps": 5, "max_seconds": None, "learning_rate": 0.1, "patience": None}
@@ -79,7 +80,7 @@ def training_options(settings: Mapping[str, Any], *, tolerance: float) -> Traini
         5
     """
     names = ("max_steps", "max_seconds", "learning_rate", "patience")
-    return TrainingOptions(**{name: settings[name] for name in names}, tolerance=tolerance)
+    return TrainingOptions(**{name: settings[name] for name in names}, tolerance=tolerance, clip=clip)
 
 
 def check_count(name: str, value: Any) -> None:

@@ -19,6 +19,7 @@ from ot_lift.io import is_saved, joined, load_folder, part, save_folder
 
 StopReason = str
 _CHECKPOINT_KIND = "checkpoint"
+_LENGTH_RATE = 0.01  # of the running mean of gradients' lengths
 
 
 class Objective(Protocol):
@@ -56,6 +57,8 @@ class TrainingOptions:
         evaluate_every: steps between held-out evaluations.
         patience: evaluations without improvement after which the schedule is brought to its end; None: never.
         tolerance: an improvement of the held-out value smaller than this does not count.
+        clip: a gradient longer than so many times the usual length is cut to that, so that a batch with a far outlier
+            does not undo hundreds of steps; None: never. What is usual is a running mean of the lengths after the cut.
         checkpoint_seconds: least time between two checkpoints.
     """
 
@@ -67,6 +70,7 @@ class TrainingOptions:
     evaluate_every: int = 50
     patience: int | None = 5
     tolerance: float = 0.0
+    clip: float | None = None
     checkpoint_seconds: float = 20.0
 
 
@@ -93,6 +97,7 @@ class _Progress:
     best_held_out: float = math.inf
     reference: float = math.inf  # what the next evaluation must beat for patience
     stale: int = 0
+    usual_length: float = 0.0  # of gradients; 0 before there was one
     anneal_step: int | None = None
     anneal_fraction: float = 0.0
     stop_reason: StopReason = ""
@@ -146,6 +151,8 @@ class _Loop:
         loss = self.objective.loss(self.model.bind(weights)) + self.model.penalty()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        if self.options.clip is not None:
+            self._cut_gradients(self.options.clip)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
         self.optimizer.step()
@@ -154,6 +161,14 @@ class _Loop:
         self.losses.append(loss.detach())
         self.progress.step += 1
         return bool(torch.isfinite(loss))
+
+    def _cut_gradients(self, clip: float) -> None:
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        length = float(torch.nn.utils.get_total_norm(gradients))
+        usual = self.progress.usual_length or length
+        if length > clip * usual:
+            torch._foreach_mul_(gradients, clip * usual / length)
+        self.progress.usual_length = usual + _LENGTH_RATE * (min(length, clip * usual) - usual)
 
     @torch.no_grad()
     def _update_average(self, weights: dict[str, Tensor]) -> None:

@@ -23,7 +23,7 @@ from ot_lift.io import load_folder
 @pytest.mark.parametrize("stop", [1, 7, 15])
 @pytest.mark.parametrize("positivity", ["softplus", "projection", "lift", "admm"])
 def test_an_interrupted_run_resumes_as_if_unbroken(positivity: str, stop: int, tmp_path: Path) -> None:
-    settings = options(max_steps=18, evaluate_every=4, checkpoint_seconds=0.0)
+    settings = options(max_steps=18, evaluate_every=4, checkpoint_seconds=0.0, clip=1.0)
     unbroken = fit(positivity=positivity, options=settings)
     objective = Regression()
     objective.before_loss = lambda step, model: interrupt() if step == stop else None

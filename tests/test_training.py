@@ -201,6 +201,24 @@ def test_a_step_size_far_too_large_ends_in_a_state_no_worse_than_the_start() -> 
     assert all(bool(torch.isfinite(weight).all()) for weight in weights(trained.module))
 
 
+def test_a_cut_keeps_one_far_batch_from_undoing_the_fit() -> None:
+    def with_an_outlier() -> Regression:
+        objective = Regression()
+        objective.change_loss = lambda step, loss: loss * (1e6 if step == 40 else 1.0)
+        return objective
+
+    settings = {"averaging": 0.0}  # the last weights are judged
+    calm, hit, cut = (
+        fit(objective, options=options(**settings, clip=clip)).history[-1]["held_out"]
+        for objective, clip in ((Regression(), None), (with_an_outlier(), None), (with_an_outlier(), 2.0))
+    )
+    assert cut < hit and cut < 2 * calm
+
+
+def test_a_gradient_of_usual_length_is_not_cut() -> None:
+    assert same(fit(options=options(clip=1e3)), fit())
+
+
 # ------------------------------------------------------------------------------------------------- progress
 def test_progress_is_shown_on_standard_error_if_asked_for(capfd: pytest.CaptureFixture[str]) -> None:
     fit(progress=True)
