@@ -126,7 +126,7 @@ def _experiments(records: Sequence[Record], folder: Path) -> list[Finding]:
         whole = _check(name, experiment_cells([name], Options(), seeds=None, threads=None)[0], folder)
         seeds = [str(seed) for seed in experiment.seeds if seed in {one["seed"] for one in there}]
         page = experiment.page(there)
-        found.append(Finding(name, experiment.title, experiment.words, len(there), names(seeds), whole, page))
+        found.append(Finding(name, experiment.title, experiment.words, len(there), _seeds(seeds), whole, page))
     return found
 
 
@@ -157,10 +157,14 @@ def _comparison(task: str, own: Sequence[Record]) -> Finding:
     seeds = sorted({one["seed"] for one in own})
     methods = {one["method"] for one in own}
     return Finding(
-        *(task, settings["title"], settings["words"], len(own), names([str(seed) for seed in seeds])),
+        *(task, settings["title"], settings["words"], len(own), _seeds([str(seed) for seed in seeds])),
         whole={(one["method"], one["seed"]) for one in own} >= {(name, seed) for name in methods for seed in _SEEDS},
         page=Page(verdict(own), [("Every method", told, task_table(own))], task_plots(own), metrics),
     )
+
+
+def _seeds(numbers: Sequence[str]) -> str:
+    return f"seed{'s' * (len(numbers) > 1)} {names(numbers)}"
 
 
 def _check(name: str, cells: Iterable[BaseCell], folder: Path) -> bool:

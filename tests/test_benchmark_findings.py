@@ -48,7 +48,7 @@ def test_an_experiment_that_is_not_run_to_its_end_says_so(tmp_path: Path) -> Non
     shutil.copytree(RECORDS / "escape-shoulder" / "direct", tmp_path / "escape-shoulder" / "direct")
     experiments, comparisons = documents(tmp_path)
     (found,) = experiments.findings
-    assert (found.name, found.whole, found.seeds) == ("escape", False, "0, 1 and 2")
+    assert (found.name, found.whole, found.seeds) == ("escape", False, "seeds 0, 1 and 2")
     assert "more of its cells are not run yet" in experiments.text
     assert not comparisons.findings
 
