@@ -19,10 +19,20 @@ from ot_lift.report_words import names, number
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox
 
 Record = Mapping[str, Any]
 
 _LEAST_SECONDS = 1e-3  # faster fits are drawn here
+_PLACES = (  # of a name about its point: the offset in points, what of the name is there
+    *(
+        ((0, 9), "center", "bottom"),
+        ((0, -9), "center", "top"),
+        ((9, 0), "left", "center"),
+        ((-9, 0), "right", "center"),
+    ),
+    *(((9, 9), "left", "bottom"), ((-9, 9), "right", "bottom"), ((9, -9), "left", "top"), ((-9, -9), "right", "top")),
+)
 
 
 def task_plots(records: Sequence[Record]) -> list[Plot]:
@@ -134,23 +144,40 @@ def _around(values: np.ndarray[Any, Any]) -> tuple[float, float]:
 
 
 def _annotate(axis: Axes, spots: Mapping[str, np.ndarray[Any, Any]], theme: Theme, order: Sequence[str]) -> None:
-    """Names beside the points; where they crowd, under one another."""
-    taken: list[np.ndarray[Any, Any]] = []
+    """Names beside the points, each at the first place that no other name or point has."""
+    figure = axis.figure
+    figure.draw_without_rendering()  # settles where things are
+    taken = [_around_pixel(axis.transData.transform(spot)) for spot in spots.values()]
     for name in sorted(spots, key=lambda name: tuple(spots[name])):
-        place = axis.transAxes.inverted().transform(axis.transData.transform(spots[name]))
-        below = sum(abs(place - other)[0] < 0.14 and abs(place - other)[1] < 0.09 for other in taken)
-        taken.append(place)
-        axis.annotate(
-            name,
-            (float(spots[name][0]), float(spots[name][1])),
-            xytext=(0, 9 if not below else -2 - 12 * below),
-            textcoords="offset points",
-            ha="center",
-            va="bottom" if not below else "center",
-            color=theme.colour(name, OURS, order),
-            fontsize=10,
-            fontweight="bold" if name == OURS else "normal",
-        )
+        places = []
+        for offset, across, up in _PLACES:
+            label = axis.annotate(
+                name,
+                (float(spots[name][0]), float(spots[name][1])),
+                xytext=offset,
+                textcoords="offset points",
+                ha=across,
+                va=up,
+                color=theme.colour(name, OURS, order),
+                fontsize=10,
+                fontweight="bold" if name == OURS else "normal",
+            )
+            box = label.get_window_extent()
+            places.append((box.count_overlaps(taken), len(places), label, box))
+            if places[-1][0] == 0:
+                break
+        best = min(places)[1]
+        for _, index, label, box in places:
+            if index == best:
+                taken.append(box)
+            else:
+                label.remove()
+
+
+def _around_pixel(place: np.ndarray[Any, Any]) -> Bbox:
+    from matplotlib.transforms import Bbox
+
+    return Bbox.from_bounds(place[0] - 4, place[1] - 4, 8, 8)
 
 
 def _over_time(records: Sequence[Record]) -> Plot | None:
