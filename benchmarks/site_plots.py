@@ -25,13 +25,14 @@ Record = Mapping[str, Any]
 
 _LEAST_SECONDS = 1e-3  # faster fits are drawn here
 _PLACES = (  # of a name about its point: the offset in points, what of the name is there
-    *(
-        ((0, 9), "center", "bottom"),
-        ((0, -9), "center", "top"),
-        ((9, 0), "left", "center"),
-        ((-9, 0), "right", "center"),
-    ),
-    *(((9, 9), "left", "bottom"), ((-9, 9), "right", "bottom"), ((9, -9), "left", "top"), ((-9, -9), "right", "top")),
+    ((0, 9), "center", "bottom"),
+    ((0, -9), "center", "top"),
+    ((9, 0), "left", "center"),
+    ((-9, 0), "right", "center"),
+    ((9, 9), "left", "bottom"),
+    ((-9, 9), "right", "bottom"),
+    ((9, -9), "left", "top"),
+    ((-9, -9), "right", "top"),
 )
 
 
@@ -149,7 +150,7 @@ def _annotate(axis: Axes, spots: Mapping[str, np.ndarray[Any, Any]], theme: Them
     figure.draw_without_rendering()  # settles where things are
     taken = [_around_pixel(axis.transData.transform(spot)) for spot in spots.values()]
     for name in sorted(spots, key=lambda name: tuple(spots[name])):
-        places = []
+        places: list[tuple[int, int, Any, Bbox]] = []
         for offset, across, up in _PLACES:
             label = axis.annotate(
                 name,
