@@ -6,12 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Normal
-from torch.nn.functional import log_softmax, pad
+from torch.nn.functional import one_hot, softplus
 
 from posteriors.regression import Array, with_ones
 from posteriors.target import Posterior
 
 _PRIOR_SCALE = 1.0
+_EXACT = 40.0  # softplus(x) is x to float64 from here
 
 
 def model(design: Array, y: Array) -> None:
@@ -37,13 +38,15 @@ def multinomial(name: str, X: Array, y: Array, *, citation: str) -> Posterior:
         (4, 'weights[0,1]')
     """
     design = with_ones(X)
-    rows, classes = torch.from_numpy(design), torch.from_numpy(y)
     shape = (design.shape[1], int(y.max()))
+    columns = torch.from_numpy(design).T.contiguous()
+    totals = columns @ one_hot(torch.from_numpy(y).long())[:, 1:].double()  # of the rows of every class
 
     def log_density(x: Tensor) -> Tensor:
         weights = x.unflatten(-1, shape)
-        log_probability = log_softmax(pad(rows @ weights, (1, 0)), -1)
-        likelihood = log_probability[..., torch.arange(len(classes)), classes].sum(-1)
+        # Rows last, so that sums over classes run along them; log(1 + Σ exp) is softplus of log Σ exp.
+        normalisers = softplus(torch.logsumexp(weights.mT @ columns, -2), threshold=_EXACT)
+        likelihood = (totals * weights).sum((-2, -1)) - normalisers.sum(-1)
         return likelihood + Normal(x.new_zeros(()), _PRIOR_SCALE).log_prob(x).sum(-1)
 
     precision = _PRIOR_SCALE**-2
