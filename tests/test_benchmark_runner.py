@@ -442,6 +442,16 @@ def test_methods_spend_the_budget_where_the_task_asks() -> None:
     assert ours(True)["patience"] is None and ours(True)["max_steps"] > 10**6
 
 
+def test_peers_take_the_points_that_minutes_hold() -> None:
+    def caps(**options: Any) -> dict[str, Any]:
+        return {one.name: one.settings.get("max_points") for one in find_methods(task(**options))[0]}
+
+    usual, minutes = caps(), caps(spend_budget=True)
+    for name in ("EMD", "Sinkhorn", "MappingTransport"):
+        assert minutes[name] >= 3 * usual[name]
+        assert caps(spend_budget=True, quick=True)[name] <= usual[name]
+
+
 def test_where_cost_is_the_question_networks_grow_and_plans_take_all_points() -> None:
     methods = {one.name: one.settings for one in find_methods(task(rows=30_000, uncapped=True))[0]}
     hidden = methods["ot-lift"]["hidden_features"]

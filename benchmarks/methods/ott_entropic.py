@@ -13,6 +13,7 @@ from ot_lift.errors import ConvergenceError
 from ot_lift.methods import Method
 
 _ROWS = 1024
+_SPENDING = 16_000  # points a side; about four of ten minutes
 _IN_A_QUICK_LOOK = "gaussian-"
 
 
@@ -56,9 +57,14 @@ class OTTEntropicMethod(CentredMethod):
 
 
 def methods(task: Task) -> Iterable[Method]:
-    """At most 2,000 points a side, where a task has a cap; in a quick look on Gaussians: JAX compiles for seconds."""
+    """At most 2,000 points a side where a task has a cap, 16,000 where it has minutes to spend.
+
+    In a quick look on Gaussians alone: JAX compiles for seconds.
+    """
     if find_spec("ott") is None:
         raise Unavailable("OTT-JAX is not installed; pip install 'ot-lift[peers]'")
     if task.quick and not task.name.startswith(_IN_A_QUICK_LOOK):
         return []
-    return [OTTEntropicMethod(max_points=task.rows) if task.uncapped else OTTEntropicMethod()]
+    if task.uncapped:
+        return [OTTEntropicMethod(max_points=task.rows)]
+    return [OTTEntropicMethod(max_points=_SPENDING) if task.has_minutes else OTTEntropicMethod()]

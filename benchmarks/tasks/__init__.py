@@ -188,6 +188,11 @@ class Task(BaseTask):
     def size(self) -> str:
         return f"{self.rows:,} points a side"
 
+    @property
+    def has_minutes(self) -> bool:
+        """Whether methods that a cap keeps to seconds take the larger one that a budget of minutes holds."""
+        return self.spend_budget and not self.quick
+
     @abstractmethod
     def problem(self, seed: int) -> Problem:
         """The data; equal seeds give equal data."""
