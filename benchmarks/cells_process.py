@@ -29,6 +29,7 @@ from ot_lift.measuring import Job, measure
 from ot_lift.methods import BaseMethod, Method, W2Value
 
 _POLL_SECONDS = 0.1
+_PARENT = os.getppid()  # when this process was young; a worker that has lost it starts no cell of its queue any more
 # The last is imported by the first optimiser that a process makes, a second or more, which is no part of any method.
 _PRELOADED = ("ot", "ot_lift.compare", "benchmarks.kinds", "benchmarks.tasks.wasserstein2", "torch._dynamo")
 _CURVE_POINTS = 2048
@@ -57,12 +58,12 @@ def in_child(function: Callable[..., Any], *arguments: Any, phases: Phases) -> A
         Stopped: A phase took longer than its limit.
         RuntimeError: The function raised, or the process died.
     """
+    _end_without_run()
     methods = multiprocessing.get_all_start_methods()
     context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     context.set_forkserver_preload(list(_PRELOADED))
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_answer, args=(sender, function, arguments))
-    parent = os.getppid()
     began, moment = time.time(), Moment.now()
     process.start()
     sender.close()
@@ -73,8 +74,7 @@ def in_child(function: Callable[..., Any], *arguments: Any, phases: Phases) -> A
             except OutOfTime as error:
                 used = cpu_seconds_of(process.pid)
                 raise Stopped(str(error), None if used is None else moment.until_now(used)) from None
-            if os.getppid() != parent and multiprocessing.current_process().name != "MainProcess":
-                raise RuntimeError("the run that asked for this cell has ended")
+            _end_without_run()
         with contextlib.suppress(EOFError):
             succeeded, value = receiver.recv()
             if succeeded:
@@ -86,6 +86,11 @@ def in_child(function: Callable[..., Any], *arguments: Any, phases: Phases) -> A
         process.kill()
         process.join()
         receiver.close()
+
+
+def _end_without_run() -> None:
+    if os.getppid() != _PARENT and multiprocessing.current_process().name != "MainProcess":
+        raise RuntimeError("the run that asked for this cell has ended")
 
 
 def _answer(sender: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:

@@ -388,6 +388,31 @@ def _leaves_no_process(runs: Forks, folder: Path, number: signal.Signals) -> Non
     assert not (folder / "records").exists()
 
 
+QUEUED = """
+def victim(folder):
+    cells = [
+        here.cell(here.Scripted(f"scripted {i}", sleep=60.0, mark=f"{folder}/mark{i}"), budget_seconds=90.0)
+        for i in range(6)
+    ]
+    out = Path(folder, "records")
+    here.runner.run(here.plan(cells, out), out, jobs=2)
+"""
+
+
+@pytest.mark.slow
+def test_workers_of_a_killed_run_start_nothing_of_their_queue(tmp_path: Path) -> None:
+    with forks(IMPORTS + QUEUED, tmp_path) as runs:
+        run = runs.start(tmp_path)
+        marks: Callable[[], list[Path]] = lambda: list(tmp_path.glob("mark*"))  # noqa: E731
+        until(lambda: len(marks()) == 2 and all(mark.read_text(encoding="ascii").isdigit() for mark in marks()))
+        os.kill(run, signal.SIGKILL)
+        assert runs.end() == -signal.SIGKILL
+        fits = [int(mark.read_text(encoding="ascii")) for mark in marks()]
+        until(lambda: not any(alive(fit) for fit in fits))
+        time.sleep(3.0)  # a cell of the queue would have begun by now
+        assert len(marks()) == 2
+
+
 def until(holds: Callable[[], bool], *, seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not holds():
