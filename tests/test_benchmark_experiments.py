@@ -24,7 +24,7 @@ from benchmarks.experiments.cells import ExperimentCell, ExperimentMethod, Outco
 from benchmarks.experiments.densities1d import TARGETS, Target, kullback_leibler, normalised, total_variation
 from benchmarks.experiments.energies import MODELS, Data, gaussian_density
 from benchmarks.experiments.gallery1d import GalleryTask
-from benchmarks.experiments.protocols import RATES, TUNING_SEED
+from benchmarks.experiments.protocols import ENERGY_RATES, TUNING_SEED
 from benchmarks.experiments.training import SHOULDER, Recipe, fit, shoulder_share
 from benchmarks.site import write_site
 from benchmarks.tasks import Options
@@ -214,7 +214,7 @@ def test_cells_run_by_the_runner_are_skipped_once_they_have_ended(tmp_path: Path
     assert [record["task"] for record in records][-1] == "gallery1d-beta-tuned"  # after the one that it needs
     by_task = {record["task"].rpartition("-")[2]: record for record in records}
     assert by_task["tuned"]["figures"]["learning_rate"] == by_task["tuning"]["figures"]["learning_rate"]
-    assert by_task["tuning"]["figures"]["learning_rate"] in RATES
+    assert by_task["tuning"]["figures"]["learning_rate"] in ENERGY_RATES
     assert by_task["paper"]["figures"]["learning_rate"] == 1e-3
     assert all(set(record) == set(cells.RECORD_KEYS) for record in records)
     assert runner.Plan.of(wanted, tmp_path).waiting == ()

@@ -28,7 +28,7 @@ GAUSSIAN = "Gaussian"
 WORDS = (
     "An energy E, an input-convex network of three layers of 128, is fitted to six densities p ∝ exp(−E) by the "
     "forward Kullback–Leibler divergence, 3,000 steps of Adam with batches of 256. Protocol paper: step size 10⁻³ "
-    "throughout. Protocol tuned, for every method: standardised coordinates, the best of three step sizes by "
+    "throughout. Protocol tuned, for every method: standardised coordinates, the best of four step sizes by "
     "validation (one seed that no result has, a third of the length), a cosine schedule and averaged weights. The "
     "density is normalised on the interval of the target (all but 2 in a million of it), which every method knows. A "
     "lift is evaluated at the weights that it emits once from the whole training split. All others start at the "

@@ -13,7 +13,7 @@ from ot_lift.errors import ConvergenceError
 from ot_lift.methods import Method
 
 _ROWS = 1024
-_SPENDING = 16_000  # points a side; about four of ten minutes
+_SPENDING = 10_000  # points a side; minutes of ten, more than ten with 16,000
 _IN_A_QUICK_LOOK = "gaussian-"
 
 
