@@ -26,6 +26,7 @@ from benchmarks.experiments.energies import MODELS, Data, gaussian_density
 from benchmarks.experiments.gallery1d import GalleryTask
 from benchmarks.experiments.protocols import LINE_RATES, TUNING_SEED
 from benchmarks.experiments.training import SHOULDER, Recipe, fit, shoulder_share
+from benchmarks.findings import DOCS
 from benchmarks.site import write_site
 from benchmarks.tasks import Options
 from ot_lift import mark_nonnegative
@@ -338,3 +339,19 @@ def test_a_claim_is_answered_by_a_record_that_is_there_or_not_at_all() -> None:
         links = re.findall(r"\]\(([^)]+)\)", record)
         assert links or "not measured yet" in answer
         assert all((claims.parent / link).exists() for link in links)
+
+
+def test_the_figures_of_a_claim_are_those_of_the_docs() -> None:
+    """Those of three decimals and more; docs are written from the records."""
+    sections = (DOCS / "experiments.md").read_text(encoding="utf-8").split("\n## ")
+    written = {section.partition("benchmarks run ")[2].partition("`")[0]: section for section in sections}
+    claims = (Path(runner.__file__).parent / "CLAIMS.md").read_text(encoding="utf-8")
+    checked = 0
+    for row in (line.strip("|").split("|") for line in claims.splitlines() if line[:1] == "|"):
+        names = [name for name in re.findall(r"`run (\w+)", row[1]) if name in written]
+        known = [float(text) for name in names for text in re.findall(r"\d+\.\d+", written[name])]
+        for text in re.findall(r"\d+\.\d{3,}", row[2]):
+            places = len(text.partition(".")[2])
+            assert any(f"{value:.{places}f}" == text for value in known), f"{text} is not in the docs: {row[0]}"
+            checked += 1
+    assert checked > 10
