@@ -34,12 +34,12 @@ from ot_lift.positivity import marked_parameters
 NAME = "gamma2d"
 GAUSSIAN = "Gaussian"
 WORDS = (
-    "The energy of gallery1d in two dimensions, under its two protocols (tuned with three step sizes), fitted to p(x, "
-    "y) = xy·exp(−x − y) on the rectangle that holds all but 2 in a million of each coordinate, which every method "
-    "knows: two independent Gamma(2, 1), whose mode is (1, 1). Log Z is a quadrature with 900 nodes in training; "
-    "figures are from a grid of 64 × 64 nodes of another one. Softplus widened to the lift's number of parameters is "
-    "left to gallery1d, most of whose time it takes. Gaussian is the normal density with the points' mean and "
-    "covariance."
+    "The energy of gallery1d in two dimensions, under its two protocols (tuned with three step sizes), fitted to "
+    "p(x, y) = xy·exp(−x − y) on the rectangle that holds all but 2 in a million of each coordinate, which every "
+    "method knows: two independent Gamma(2, 1), whose mode is (1, 1). Log Z is a quadrature with 900 nodes in "
+    "training; figures are from a grid of 64 × 64 nodes of another one. Softplus widened to the lift's number of "
+    "parameters is left to gallery1d, most of whose time it takes. Gaussian is the normal density with the points' "
+    "mean and covariance."
 )
 METHODS = (*(name for name in MODELS if name != "wide softplus"), GAUSSIAN)
 _QUICK_METHODS = ("lift", "softplus", "projection", GAUSSIAN)

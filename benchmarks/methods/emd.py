@@ -8,11 +8,7 @@ from benchmarks.tasks import Task
 from ot_lift.methods import Method
 from ot_lift.peers import EMDMethod
 
-_SPENDING = 12_000  # points a side; about two of ten minutes, and 5 GB
-
 
 def methods(task: Task) -> Iterable[Method]:
-    """At most 4,000 points a side where a task has a cap, 12,000 where it has minutes to spend."""
-    if task.uncapped:
-        return [EMDMethod(max_points=task.rows)]
-    return [EMDMethod(max_points=_SPENDING) if task.has_minutes else EMDMethod()]
+    """With 12,000 points it takes about a minute, and 6 GB."""
+    return [EMDMethod(max_points=task.points(seconds=4_000, minutes=12_000))]

@@ -8,11 +8,7 @@ from benchmarks.tasks import Task
 from ot_lift.methods import Method
 from ot_lift.peers import MappingMethod
 
-_SPENDING = 1_500  # points a side; about four of ten minutes
-
 
 def methods(task: Task) -> Iterable[Method]:
-    """At most 500 points a side, 1,500 where a task has minutes to spend, 100 in a quick look."""
-    if task.has_minutes:
-        return [MappingMethod(max_points=_SPENDING)]
-    return [MappingMethod(max_points=100) if task.quick else MappingMethod()]
+    """With 1,500 points it takes about two minutes; where the cost is the question it stays at 500, or 100."""
+    return [MappingMethod(max_points=100 if task.quick else 1_500 if task.spend_budget else 500)]

@@ -13,7 +13,6 @@ from ot_lift.errors import ConvergenceError
 from ot_lift.methods import Method
 
 _ROWS = 1024
-_SPENDING = 10_000  # points a side; minutes of ten, more than ten with 16,000
 _IN_A_QUICK_LOOK = "gaussian-"
 
 
@@ -57,7 +56,7 @@ class OTTEntropicMethod(CentredMethod):
 
 
 def methods(task: Task) -> Iterable[Method]:
-    """At most 2,000 points a side where a task has a cap, 10,000 where it has minutes to spend.
+    """With 10,000 points it takes up to two minutes, with 16,000 more than ten.
 
     In a quick look on Gaussians alone: JAX compiles for seconds.
     """
@@ -65,6 +64,4 @@ def methods(task: Task) -> Iterable[Method]:
         raise Unavailable("OTT-JAX is not installed; pip install 'ot-lift[peers]'")
     if task.quick and not task.name.startswith(_IN_A_QUICK_LOOK):
         return []
-    if task.uncapped:
-        return [OTTEntropicMethod(max_points=task.rows)]
-    return [OTTEntropicMethod(max_points=_SPENDING) if task.has_minutes else OTTEntropicMethod()]
+    return [OTTEntropicMethod(max_points=task.points(seconds=2_000, minutes=10_000))]

@@ -188,10 +188,28 @@ class Task(BaseTask):
     def size(self) -> str:
         return f"{self.rows:,} points a side"
 
-    @property
-    def has_minutes(self) -> bool:
-        """Whether methods that a cap keeps to seconds take the larger one that a budget of minutes holds."""
-        return self.spend_budget and not self.quick
+    def points(self, *, seconds: int, minutes: int, quick: int | None = None) -> int:
+        """Points a side for a method whose cost grows with their square.
+
+        Args:
+            seconds: that keep its fit to seconds.
+            minutes: that a budget of minutes holds, for tasks whose budget is to be spent.
+            quick: for a quick look; None for those of seconds.
+
+        Returns:
+            One of these, or all of the task's where the cost is the question.
+
+        Example:
+            >>> from benchmarks.tasks.gaussian import GaussianPair
+            >>> task = GaussianPair(features=2, rows=50_000, test_rows=9, budget_seconds=600.0, spend_budget=True)
+            >>> task.points(seconds=4_000, minutes=12_000)
+            12000
+        """
+        if self.uncapped:
+            return self.rows
+        if self.quick:
+            return seconds if quick is None else quick
+        return minutes if self.spend_budget else seconds
 
     @abstractmethod
     def problem(self, seed: int) -> Problem:
