@@ -1,40 +1,139 @@
-"""Write the measured table of the README from the records: `python -m benchmarks.readme`.
+"""Write the measured tables of the README, and the whole of them in the docs: `python -m benchmarks.readme`.
 
-The table has every figure that has a target, met or not; baselines and single seeds stand in the records. Others have
-the first findings of the paper's experiments and of comparisons with peers that have records; `python -m
-benchmarks.findings` writes all of them.
+Every figure that has a target has a row in the docs, met or not; the README has a row for those that differ in their
+setting alone, with the worst of them. Baselines and single seeds stand in the records. Other tables have the first
+findings of the paper's experiments and of comparisons with peers that have records; `python -m benchmarks.findings`
+writes all of them.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.findings import Document, documents
+from benchmarks.findings import DOCS, Document, documents
 from benchmarks.record import RESULTS, ROOT, read_records
+from ot_lift.io import atomic_file
+from ot_lift.report_words import names
 
 README = ROOT / "README.md"
+MEASUREMENTS = DOCS / "measurements.md"
 BEGIN = "<!-- measured: begin (written by python -m benchmarks.readme) -->"
 END = "<!-- measured: end -->"
 _SENTENCES = 3  # of a finding
 
 
-def measured(records: Sequence[Mapping[str, Any]]) -> str:
-    """The Markdown between the markers: a row per figure with a target, then the machines.
+Record = Mapping[str, Any]
+
+# What the records are about, by the first word of their names, in the order of the tables.
+_SUBJECTS = {
+    "Maps": ("wasserstein2", "gaussian", "finite_samples", "throughput", "large_files", "conjugation"),
+    "Densities": ("density_quality", "log_determinant"),
+    "Posteriors": ("posterior_maps", "amortized"),
+    "The lift": ("lift_cost",),
+}
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """A figure that has a target: of what, under which setting, and its record."""
+
+    setting: str
+    what: str
+    figure: Record
+    record: Record
+
+    @property
+    def short(self) -> float:
+        """By how much the value misses its target; the greatest is the worst of several with the same target."""
+        return self.figure["value"] * (1 if self.figure["target"].startswith("≤") else -1)
+
+
+def measured(records: Sequence[Record]) -> str:
+    """The README's Markdown: a row for the figures that differ in their setting alone, by subject.
 
     Example:
         >>> print(measured([]))
         Nothing has been measured yet.
     """
-    rows = [_row(record, figure) for record in records for figure in record["figures"] if figure["target"]]
-    if not rows:
+    lines = []
+    for subject, own in _by_subject(records).items():
+        groups: dict[tuple[str, str], list[_Measured]] = {}
+        for one in own:
+            groups.setdefault((one.what, one.figure["target"]), []).append(one)
+        lines += ["", f"| {subject} | worst | target | range |", "|---|---|---|---|"]
+        lines += [_headline(what, target, group) for (what, target), group in groups.items()]
+    if not lines:
         return "Nothing has been measured yet."
-    header = ["| | measured | target | seeds or repeats | record |", "|---|---|---|---|---|"]
-    machines = sorted({_machine(record["machine"]) for record in records})
-    return "\n".join([*header, *rows, "", f"Measured on {'; on '.join(machines)}."])
+    return "\n".join([*lines[1:], "", _machines(records)])
+
+
+def measurements(records: Sequence[Record]) -> str:
+    """The docs' Markdown: a row a figure, by subject, then the machines."""
+    lines = ["# Every figure that has a target", "", "Written by `python -m benchmarks.readme` from the records."]
+    for subject, own in _by_subject(records).items():
+        lines += [
+            "",
+            f"## {subject}",
+            "",
+            "| | measured | target | seeds or repeats | record |",
+            "|---|---|---|---|---|",
+        ]
+        lines += [_row(one) for one in own]
+    return "\n".join([*lines, "", _machines(records), ""])
+
+
+def _by_subject(records: Sequence[Record]) -> dict[str, list[_Measured]]:
+    subjects = {stem: subject for subject, stems in _SUBJECTS.items() for stem in stems}
+    order = list(subjects)
+    found: dict[str, list[_Measured]] = {subject: [] for subject in (*_SUBJECTS, "Others")}
+
+    def place(record: Record) -> tuple[int, list[int], str]:
+        stem, _, rest = record["name"].partition("-")
+        return order.index(stem) if stem in order else len(order), [int(n) for n in re.findall(r"\d+", rest)], rest
+
+    for record in sorted(records, key=place):
+        found[subjects.get(record["name"].partition("-")[0], "Others")] += _figures(record)
+    return {subject: own for subject, own in found.items() if own}
+
+
+def _figures(record: Record) -> list[_Measured]:
+    """Of those with a target; where a name says that its setting is the same, it is the last one's."""
+    found, setting = [], ""
+    for figure in record["figures"]:
+        head, colon, what = figure["figure"].rpartition(": ")
+        if head.strip() != "the same":
+            setting = head if colon else what.partition(" (")[0]
+        if figure["target"]:
+            found.append(_Measured(setting if colon else "", what, figure, record))
+    return found
+
+
+def _headline(what: str, target: str, group: Sequence[_Measured]) -> str:
+    worst = max(group, key=lambda one: one.short).figure["value"]
+    values = [one.figure["value"] for one in group]
+    missed = sum(not one.figure["met"] for one in group)
+    value = f"{worst:.3g} (missed by {missed} of {len(group)})" if missed else f"**{worst:.3g}**"
+    spread = f"{min(values):.3g} to {max(values):.3g} ({len(values)} settings)" if len(values) > 1 else ""
+    settings = _common([one.setting for one in group])
+    return f"| {settings}{': ' if settings else ''}{what} | {value} | {target} | {spread} |"
+
+
+def _common(settings: Sequence[str]) -> str:
+    """What settings share, by their parts between commas; for the first part all that there are.
+
+    Example:
+        >>> _common(["pair, d = 2, from afar", "pair, d = 8, from afar"]), _common(["moons, d = 2", "spirals, d = 2"])
+        ('pair, from afar', 'moons and spirals, d = 2')
+    """
+    parts = [one.split(", ") for one in settings]
+    shared = [part for part in parts[0][1:] if all(part in one for one in parts)]
+    return ", ".join([names(list(dict.fromkeys(first for first, *_ in parts))), *shared])
 
 
 def said(found: Sequence[Document]) -> str:
@@ -66,12 +165,17 @@ def _anchor(heading: str) -> str:
     return "".join(kept).replace(" ", "-")
 
 
-def _row(record: Mapping[str, Any], figure: Mapping[str, Any]) -> str:
+def _row(one: _Measured) -> str:
+    figure, name = one.figure, one.record["name"]
     value = f"**{figure['value']:.3g}**" if figure["met"] else f"{figure['value']:.3g} (missed)"
     spread = figure["spread"] or []
     ends = f"{min(spread):.3g} to {max(spread):.3g} ({len(spread)})" if len(spread) > 1 else "1"
-    link = f"[{record['name']}](benchmarks/results/{record['name']}.json)"
-    return f"| {figure['figure']} | {value} | {figure['target']} | {ends} | {link} |"
+    what = f"{one.setting}: {one.what}" if one.setting else one.what
+    return f"| {what} | {value} | {figure['target']} | {ends} | [{name}](../benchmarks/results/{name}.json) |"
+
+
+def _machines(records: Sequence[Record]) -> str:
+    return f"Measured on {'; on '.join(sorted({_machine(record['machine']) for record in records}))}."
 
 
 def _machine(machine: Mapping[str, Any]) -> str:
@@ -99,21 +203,24 @@ def with_table(text: str, table: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Rewrite the README, or with `--check` say whether it is up to date; 0 where it is."""
-    parser = argparse.ArgumentParser(description="Write the README's measured table from the records.")
-    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if the table is out of date")
+    """Rewrite the README and the docs, or with `--check` say whether they are up to date; 0 where they are."""
+    parser = argparse.ArgumentParser(description="Write the README's measured tables and the docs' from the records.")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if a table is out of date")
     parser.add_argument("--readme", type=Path, default=README, help="the file to write")
+    parser.add_argument("--measurements", type=Path, default=MEASUREMENTS, help="the docs' file to write")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of the records")
     options = parser.parse_args(arguments)
+    records = read_records(directory=options.results)
     old = options.readme.read_text(encoding="utf-8")
-    table = measured(read_records(directory=options.results)) + said(documents(options.results / "cells"))
-    new = with_table(old, table)
-    if old == new:
-        return 0
-    if options.check:
-        print("The README's measured table is out of date: python -m benchmarks.readme", file=sys.stderr)
+    table = measured(records) + said(documents(options.results / "cells"))
+    texts = {options.readme: with_table(old, table), options.measurements: measurements(records)}
+    outdated = [path for path, text in texts.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+    if outdated and options.check:
+        print(f"{names([path.name for path in outdated])}: out of date: python -m benchmarks.readme", file=sys.stderr)
         return 1
-    options.readme.write_text(new, encoding="utf-8")
+    for path in outdated:
+        with atomic_file(path) as file:
+            file.write(texts[path].encode())
     return 0
 
 

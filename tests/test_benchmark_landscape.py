@@ -137,8 +137,8 @@ def test_the_page_tells_shares_and_draws_surfaces(tmp_path: Path) -> None:
     made += [record("ends", 0, 0.2)]
     page = find_experiment("landscape").page(made)
     assert page.sentences == [
-        "gumbel: not convex, median over seeds: lift 10.0% (basin 50.0%, end 1.00), softplus 30.0% (basin 50.0%, end "
-        "1.00) and ends 20.0% (basin 50.0%, end 1.00)."
+        "Of the plane of the lift's path beside softplus's: a smaller share is not convex on 1 of 1, a larger "
+        "share leads to its least point on 0 of 1 and the path ends lower on 0 of 1."
     ]
     table = page.tables[0][2]
     assert (table.rows[0].cells[0].text, table.rows[0].cells[0].best) == ("10.0%", True)

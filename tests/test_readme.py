@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks.findings import documents
-from benchmarks.readme import BEGIN, END, main, measured, said, with_table
+from benchmarks.readme import BEGIN, END, MEASUREMENTS, main, measured, measurements, said, with_table
 from benchmarks.record import RESULTS, figure, read_record, read_records, write_record
 
 ROOT = Path(__file__).parent.parent
@@ -23,9 +23,11 @@ def code_block(language: str) -> str:
     return block
 
 
-def test_the_measured_table_is_the_one_that_the_records_give() -> None:
+def test_the_measured_tables_are_those_that_the_records_give() -> None:
     table = measured(read_records()) + said(documents(RESULTS / "cells"))
     assert with_table(README, table) == README, "run: python -m benchmarks.readme"
+    assert measurements(read_records()) == MEASUREMENTS.read_text(encoding="utf-8"), "run: python -m benchmarks.readme"
+    assert "| Others |" not in table, "a record is about no subject of benchmarks.readme"
 
 
 def test_the_two_commands_are_the_main_job_and_the_test_command_that_ci_runs() -> None:
@@ -89,16 +91,26 @@ def test_a_record_is_read_as_it_was_written_and_shown_in_the_table(tmp_path: Pat
     assert record["seeds"] == [0, 1]
     assert [path.name for path in (tmp_path / "results").iterdir()] == ["toy.json"]
 
-    readme = tmp_path / "README.md"
+    readme, docs = tmp_path / "README.md", tmp_path / "docs" / "measurements.md"
     readme.write_text(f"top\n{BEGIN}\n{END}\nend\n", encoding="utf-8")
-    options = ["--readme", str(readme), "--results", str(tmp_path / "results")]
+    options = ["--readme", str(readme), "--measurements", str(docs), "--results", str(tmp_path / "results")]
     assert main([*options, "--check"]) == 1
     assert main(options) == 0
     assert main([*options, "--check"]) == 0
-    text = readme.read_text(encoding="utf-8")
-    assert "| L2-UVP (%) | **0.123** | ≤ 0.2 | 0.12 to 0.13 (2) |" in text
-    assert "| GFLOP/s | 9 (missed) | ≥ 12 | 1 |" in text
-    assert "identity" not in text
+    texts = readme.read_text(encoding="utf-8"), docs.read_text(encoding="utf-8")
+    assert "| L2-UVP (%) | **0.123** | ≤ 0.2 |  |" in texts[0]
+    assert "| L2-UVP (%) | **0.123** | ≤ 0.2 | 0.12 to 0.13 (2) |" in texts[1]
+    assert "| GFLOP/s | 9 (missed) | ≥ 12 | 1 |" in texts[1]
+    assert not any("identity" in text for text in texts)
+
+
+def test_the_readme_has_the_worst_of_figures_that_differ_in_their_setting() -> None:
+    names = {"rate, d = 2, warm: speed-up": 3.0, "rate, d = 8, warm: speed-up": 1.5, "   the same: memory (MiB)": 7.0}
+    figures = [figure(name, value, at_least=2) for name, value in names.items()]
+    record = {"name": "toy", "figures": figures, "machine": read_records()[0]["machine"]}
+    table = measured([record])
+    assert "| rate, warm: speed-up | 1.5 (missed by 1 of 2) | ≥ 2 | 1.5 to 3 (2 settings) |" in table
+    assert "| rate, d = 8, warm: memory (MiB) | **7** | ≥ 2 |  |" in table
 
 
 def test_a_record_names_no_host_user_or_path(tmp_path: Path) -> None:

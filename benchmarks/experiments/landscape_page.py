@@ -15,7 +15,7 @@ from benchmarks.metrics import percent
 from ot_lift.report_figures import Plot
 from ot_lift.report_tables import Cell, Column, Row, Table
 from ot_lift.report_theme import Theme, panels, render
-from ot_lift.report_words import names, number
+from ot_lift.report_words import names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,6 +25,11 @@ Record = Mapping[str, Any]
 _ORDER = (OURS, "lift's weights", "softplus", "projection", "ends")
 _ENDS = ("lift", "softplus", "projection")
 _FLOOR = 1e-3  # nats above the least loss of a surface: smaller ones are drawn as this
+_EASIER = (
+    ("not_convex_share", 1, "a smaller share is not convex"),
+    ("basin_share", -1, "a larger share leads to its least point"),
+    ("end_loss", 1, "the path ends lower"),
+)
 _METRICS = (
     (
         "not convex",
@@ -43,23 +48,24 @@ def page(records: Sequence[Record]) -> Page:
     Args:
         records: Of `landscape`, any of them.
     """
-    told = []
-    for place, own in by_place(records).items():
-        share, basin, end = (medians(own, key) for key in ("not_convex_share", "basin_share", "end_loss"))
-        found = [
-            f"{name} {number(100 * share[name])}% (basin {number(100 * basin[name])}%, end {number(end[name])})"
-            for name in order_of(own, _ORDER)
-            if name in share
-        ]
-        if found:
-            told.append(f"{place}: not convex, median over seeds: {names(found)}.")
     tables = [
         (place, "Median over seeds, every seed below it. Bold: the least median.", _table(own))
         for place, own in by_place(records).items()
     ]
-    return Page(
-        told, tables, [plot for place, own in by_place(records).items() for plot in _plots(own, place)], _METRICS
-    )
+    plots = [plot for place, own in by_place(records).items() for plot in _plots(own, place)]
+    told = [_against(records, rival) for rival in ("softplus", "projection")]
+    return Page([*filter(None, told)], tables, plots, _METRICS)
+
+
+def _against(records: Sequence[Record], rival: str) -> str:
+    """On how many targets the lift's plane is the easier one, by medians over seeds."""
+    counts = []
+    for key, sign, words in _EASIER:
+        middle = [medians(own, key) for own in by_place(records).values()]
+        both = [(one[OURS], one[rival]) for one in middle if {OURS, rival} <= one.keys()]
+        if both:
+            counts.append(f"{words} on {sum(sign * ours < sign * theirs for ours, theirs in both)} of {len(both)}")
+    return f"Of the plane of the lift's path beside {rival}'s: {names(counts)}." if counts else ""
 
 
 def _table(records: Sequence[Record]) -> Table:
