@@ -136,12 +136,16 @@ def to_bytes(pixels: Array) -> npt.NDArray[np.uint8]:
 
 # -------------------------------------------------------------------------------------------- pieces
 def panels(count: int, theme: Theme, *, height: float, across: int) -> tuple[Figure, list[Axes]]:
-    """A figure with `count` styled panels, `height` inches each, laid out in rows; unused places stay empty."""
+    """A figure with `count` styled panels, `height` inches each, in as few rows of at most `across` as hold them.
+
+    Rows are as even as they can be: four panels of at most three across stand two by two. Places left over stay empty.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as MatplotlibFigure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    rows, columns = -(-count // across), min(count, across)
+    rows = -(-count // across)
+    columns = -(-count // rows)
     layout = ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.06, hspace=0.03)
     figure = MatplotlibFigure(figsize=(_WIDTH, height * rows + 0.35), facecolor=theme.paper, layout=layout, dpi=_DPI)
     FigureCanvasAgg(figure)
