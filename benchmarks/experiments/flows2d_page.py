@@ -71,7 +71,8 @@ def page(records: Sequence[Record]) -> Page:
         ("What a fit takes", "Trained numbers; and the wall-clock time, where it counts.", costs_table(records, order)),
     ]
     plots = [plot for name, own in places.items() for plot in _plots(own, order, name)]
-    told = [sentence for name, own in places.items() for sentence in (_gap(own, name), *_shoulder(own, name))]
+    told = [_gap(own, name) for name, own in places.items()]
+    told += [sentence for name, own in places.items() for sentence in _shoulder(own, name)]
     return Page([*filter(None, told), *failures(records)], tables, plots, _METRICS)
 
 
