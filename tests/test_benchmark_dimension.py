@@ -124,12 +124,21 @@ def test_the_page_says_whether_the_advantage_grows(tmp_path: Path) -> None:
         made.append(as_record(DimensionTask("ridge", "tuning", features=features), "lift", {"learning_rate": 0.03}, 99))
         made.append(as_record(DimensionTask("ridge", "paper", features=features), GAUSSIAN, {"excess_nll": 0.5}))
     page = find_experiment("dimension").page(made)
-    assert page.sentences[0] == (
-        "Protocol tuned, ridge: with dimension the lift's advantage over softplus grows in nats and does not grow "
-        "throughout as a share of the rival's figure: 0.0100 (49%) at d = 1, 0.0500 (50%) at d = 6 and 0.200 (33%) at "
-        "d = 21."
-    )
-    assert "over projection does not grow throughout in nats and" in page.sentences[1]
+    assert page.sentences[:2] == [
+        "Protocol tuned: of its seeds above one dimension the lift wins 4 of 4 against softplus (on the line 2 of 2) "
+        "and 2 of 4 against projection (on the line 2 of 2).",
+        "Protocol tuned, the advantage over softplus with dimension, in nats: on ridge it grows throughout. As a share "
+        "of the rival's figure it is largest with 50% at d = 6 on ridge.",
+    ]
+    assert "over projection with dimension, in nats: on ridge it is largest at d = 1." in page.sentences[2]
+    titles = [title for title, *_ in page.tables]
+    assert "Ridge, paper" not in titles  # nothing trained
+    advantages = page.tables[titles.index("The lift's advantage")][2]
+    assert [(cell.text, cell.small) for cell in advantages.rows[0].cells] == [
+        ("0.0100", "49%"),
+        ("0.0500", "50%"),
+        ("0.200", "33%"),
+    ]
     table = page.tables[0][2]
     assert [row.name for row in table.rows] == ["lift", "softplus", "projection", "Gaussian"]
     assert [column.title for column in table.columns] == ["method", "d = 1", "d = 6", "d = 21"]

@@ -14,12 +14,13 @@ from benchmarks.experiments.fit_pages import (
     under,
     values_table,
     wins_table,
+    won,
 )
 from benchmarks.experiments.flows import GAUSSIAN, MODELS
 from benchmarks.experiments.pages import OURS, failures, medians, order_of, part, settings_of
 from benchmarks.metrics import by_method
 from ot_lift.report_figures import Plot
-from ot_lift.report_tables import Table
+from ot_lift.report_tables import Cell, Column, Row, Table
 from ot_lift.report_theme import Theme, legend, panels, plain_ticks, render
 from ot_lift.report_words import names, number
 
@@ -56,9 +57,11 @@ def page(records: Sequence[Record]) -> Page:
     order = order_of(results, _METHODS)
     tables: list[tuple[str, str, Table]] = []
     plots, told = [], []
-    places = {name: under(results, name, _UNTRAINED) for name in protocols_of(results)}
+    by_protocol = {name: _trained(under(results, name, _UNTRAINED)) for name in protocols_of(results)}
+    places = {protocol: own for protocol, own in by_protocol.items() if own}
+    told += [_wins_sentence(own, protocol) for protocol, own in places.items()]
     for protocol, own in places.items():
-        told += _growth(own, protocol)
+        told += [_growth(own, protocol, rival) for rival in _RIVALS]
         for family in settings_of(own, "target"):
             of_family = _by_dimension(part(own, target=family))
             tables.append(
@@ -71,43 +74,89 @@ def page(records: Sequence[Record]) -> Page:
         plots.append(_plot(own, order, protocol))
     tables += [
         (
+            "The lift's advantage",
+            "A rival's median above the entropy less the lift's, and what share of the rival's that is.",
+            _advantages(places),
+        ),
+        (
             "Seeds that the lift wins",
             "Seeds at which the lift's NLL is smaller, of those that both have, over all families.",
             _wins(places, order),
         ),
         ("What a fit takes", "Trained numbers; and the wall-clock time, where it counts.", costs_table(records, order)),
     ]
-    return Page([*told, *failures(records)], tables, plots, _METRICS)
+    return Page([*filter(None, told), *failures(records)], tables, plots, _METRICS)
+
+
+def _trained(records: Sequence[Record]) -> list[Record]:
+    """Those of families that any trained method has a record of."""
+    there = {record["settings"]["task"]["target"] for record in records if record["method"] not in _UNTRAINED}
+    return [record for record in records if record["settings"]["task"]["target"] in there]
 
 
 def _by_dimension(records: Sequence[Record]) -> dict[str, list[Record]]:
     return {f"d = {d}": part(records, features=d) for d in sorted(settings_of(records, "features"))}
 
 
-def _growth(records: Sequence[Record], protocol: str) -> list[str]:
-    """For each family, the lift's advantage over each rival by dimension, and whether it grows throughout."""
+def _wins_sentence(records: Sequence[Record], protocol: str) -> str:
+    """Seeds that the lift wins against each rival, over all families and dimensions above one, and at one."""
     told = []
+    for rival in _RIVALS:
+        places = _by_dimension(_seeds_apart(records))
+        counts = {place: won(own, rival, _KEY) for place, own in places.items()}
+        above = [counts[place] for place in counts if place != "d = 1"]
+        if n := sum(n for _, n in above):
+            line, line_n = counts.get("d = 1", (0, 0))
+            alone = f" (on the line {line} of {line_n})" if line_n else ""
+            told.append(f"{sum(w for w, _ in above)} of {n} against {rival}{alone}")
+    return f"Protocol {protocol}: of its seeds above one dimension the lift wins {names(told)}." if told else ""
+
+
+def _advantage(records: Sequence[Record], rival: str) -> dict[str, tuple[float, float]]:
+    """A rival's median less the lift's by dimension, in nats and as a share of the rival's."""
+    found = {}
+    for place, own in _by_dimension(records).items():
+        middle = medians(own, _KEY)
+        if OURS in middle and rival in middle:
+            nats = middle[rival] - middle[OURS]
+            found[place] = nats, nats / middle[rival]
+    return found
+
+
+def _growth(records: Sequence[Record], protocol: str, rival: str) -> str:
+    """Whether the advantage over a rival grows with dimension, family by family, and where its share is largest."""
+    nats, shares = [], []
     for family in settings_of(records, "target"):
-        for rival in _RIVALS:
-            nats: dict[str, float] = {}
-            shares: dict[str, float] = {}
-            for place, own in _by_dimension(part(records, target=family)).items():
-                middle = medians(own, _KEY)
-                if OURS in middle and rival in middle:
-                    nats[place] = middle[rival] - middle[OURS]
-                    shares[place] = nats[place] / middle[rival]
-            if len(nats) > 1:
-                values = names([f"{number(nats[place])} ({100 * shares[place]:.0f}%) at {place}" for place in nats])
-                told.append(
-                    f"Protocol {protocol}, {family}: with dimension the lift's advantage over {rival} {_grows(nats)} "
-                    f"in nats and {_grows(shares)} as a share of the rival's figure: {values}."
-                )
-    return told
+        found = _advantage(part(records, target=family), rival)
+        if len(found) > 1:
+            most = max(found, key=lambda place: found[place][0])
+            grows = all(one < two for (one, _), (two, _) in itertools.pairwise(found.values()))
+            nats.append(f"on {family} it grows throughout" if grows else f"on {family} it is largest at {most}")
+            largest = max(found, key=lambda place: found[place][1])
+            shares.append(f"{100 * found[largest][1]:.0f}% at {largest} on {family}")
+    if not nats:
+        return ""
+    return (
+        f"Protocol {protocol}, the advantage over {rival} with dimension, in nats: {names(nats)}. As a share of the "
+        f"rival's figure it is largest with {names(shares)}."
+    )
 
 
-def _grows(values: Mapping[str, float]) -> str:
-    grows = all(one < two for one, two in itertools.pairwise(values.values()))
-    return "grows" if grows else "does not grow throughout"
+def _advantages(places: Mapping[str, Sequence[Record]]) -> Table:
+    titles = list(dict.fromkeys(place for own in places.values() for place in _by_dimension(own)))
+    rows = []
+    for protocol, own in places.items():
+        for family in settings_of(own, "target"):
+            for rival in _RIVALS:
+                if found := _advantage(part(own, target=family), rival):
+                    cells = [
+                        Cell(number(found[one][0]), found[one][0], small=f"{100 * found[one][1]:.0f}%")
+                        if one in found
+                        else Cell("–")
+                        for one in titles
+                    ]
+                    rows.append(Row(f"{family}, {rival}, {protocol}", False, tuple(cells)))
+    return Table((Column("over"), *(Column(title, "nats") for title in titles)), tuple(rows))
 
 
 def _wins(places: Mapping[str, Sequence[Record]], order: Sequence[str]) -> Table:
