@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.experiments import Page
 from benchmarks.experiments.fit_pages import (
+    COSTS,
     costs_table,
     protocols_of,
     results_of,
@@ -83,7 +84,7 @@ def page(records: Sequence[Record]) -> Page:
             "Seeds at which the lift's NLL is smaller, of those that both have, over all families.",
             _wins(places, order),
         ),
-        ("What a fit takes", "Trained numbers; and the wall-clock time, where it counts.", costs_table(records, order)),
+        ("What a fit takes", COSTS, costs_table(records, order)),
     ]
     return Page([*filter(None, told), *failures(records)], tables, plots, _METRICS)
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Record = Mapping[str, Any]
 Places = Mapping[str, Sequence[Record]]  # records by the title of what they were fitted to
+COSTS = "Medians over every fit of both protocols; the wall-clock time, where it counts."
 
 PROTOCOLS = ("tuned", "paper")
 _ACROSS = 3  # panels in a row

@@ -10,6 +10,7 @@ import numpy as np
 
 from benchmarks.experiments import Page
 from benchmarks.experiments.fit_pages import (
+    COSTS,
     Places,
     costs_table,
     dots,
@@ -68,7 +69,7 @@ def page(records: Sequence[Record]) -> Page:
             "Seeds at which the lift's likelihood is the larger one, of those that both have.",
             wins_table(places, order, _KEY),
         ),
-        ("What a fit takes", "Trained numbers; and the wall-clock time, where it counts.", costs_table(records, order)),
+        ("What a fit takes", COSTS, costs_table(records, order)),
     ]
     plots = [plot for name, own in places.items() for plot in _plots(own, order, name)]
     told = [_gap(own, name) for name, own in places.items()]

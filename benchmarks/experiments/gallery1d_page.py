@@ -9,6 +9,7 @@ from benchmarks.experiments import Page
 from benchmarks.experiments.densities1d import TARGETS
 from benchmarks.experiments.energies import MODELS
 from benchmarks.experiments.fit_pages import (
+    COSTS,
     Places,
     costs_table,
     dots,
@@ -68,7 +69,7 @@ def page(records: Sequence[Record]) -> Page:
             "Seeds at which the lift's total variation is smaller, of those that both have.",
             wins_table(places, order, _KEY),
         ),
-        ("What a fit takes", "Trained numbers; and the wall-clock time, where it counts.", costs_table(records, order)),
+        ("What a fit takes", COSTS, costs_table(records, order)),
     ]
     plots = [plot for name, own in places.items() for plot in _plots(own, order, name)]
     return Page(_sentences(results, protocols), tables, plots, _METRICS)

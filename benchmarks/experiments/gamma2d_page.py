@@ -11,6 +11,7 @@ from benchmarks.experiments import Page
 from benchmarks.experiments.densities2d import PLANE_TARGETS, WINDOW
 from benchmarks.experiments.energies import MODELS
 from benchmarks.experiments.fit_pages import (
+    COSTS,
     Places,
     against,
     costs_table,
@@ -62,7 +63,7 @@ def page(records: Sequence[Record]) -> Page:
             "Seeds at which the lift's total variation is smaller, of those that both have.",
             wins_table({"": places}, order, _KEY),
         ),
-        ("What a fit takes", "Trained numbers; and the wall-clock time, where it counts.", costs_table(records, order)),
+        ("What a fit takes", COSTS, costs_table(records, order)),
     ]
     told = against(places, ("softplus", "projection"), _KEY, "the median total variation")
     return Page(told + failures(records), tables, _plots(places, order), _METRICS)

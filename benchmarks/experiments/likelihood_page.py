@@ -106,30 +106,35 @@ def tables(records: Sequence[Record], what: str) -> list[tuple[str, str, Table]]
         table = Table((Column(what), *(Column(name, "test NLL") for name in order)), rows)
         told = "Nats. Median over seeds, every seed below it. Bold: the least median."
         found.append((f"Test likelihood, {protocol}", told, table))
-    told = "Medians over all fits of both protocols."
+    told = "Medians over every fit of both protocols."
     return [*found, ("What a fit takes", told, _costs(records))]
 
 
 def _costs(records: Sequence[Record]) -> Table:
-    numbers, times, steps, shoulder = (
-        medians(records, key) for key in ("parameters", "fit_seconds", "kept_step", "shoulder_share")
-    )
-    rows = tuple(
-        Row(
-            name,
-            name == OURS,
-            (
-                Cell(f"{numbers[name]:,.0f}", numbers[name]),
-                Cell(seconds(times.get(name)), times.get(name)),
-                Cell(f"{steps[name]:,.0f}", steps[name]),
-                Cell(f"{100 * shoulder[name]:.0f}%", shoulder[name]),
-            ),
+    """A row for each method, and each model where there are several."""
+    kinds = list(dict.fromkeys(record["settings"]["task"].get("model") for record in records))
+    rows: list[Row] = []
+    for kind in kinds:
+        own = part(records, model=kind)
+        numbers, times, steps, shoulder = (
+            medians(own, key) for key in ("parameters", "fit_seconds", "kept_step", "shoulder_share")
         )
-        for name in order_of(records, ORDER)
-        if name in numbers
-    )
+        rows += [
+            Row(
+                name if len(kinds) == 1 else f"{name}, {kind}",
+                name == OURS,
+                (
+                    Cell(f"{numbers[name]:,.0f}", numbers[name]),
+                    Cell(seconds(times.get(name)), times.get(name)),
+                    Cell(f"{steps[name]:,.0f}", steps[name]),
+                    Cell(f"{100 * shoulder[name]:.0f}%", shoulder[name]),
+                ),
+            )
+            for name in order_of(own, ORDER)
+            if name in numbers
+        ]
     columns = Column("method"), Column("trained numbers"), Column("fit"), Column("kept at", "step")
-    return Table((*columns, Column("on the shoulder")), rows)
+    return Table((*columns, Column("on the shoulder")), tuple(rows))
 
 
 def plots(records: Sequence[Record], protocol: str, *, curve_places: Sequence[str]) -> list[Plot]:
@@ -145,9 +150,11 @@ def plots(records: Sequence[Record], protocol: str, *, curve_places: Sequence[st
         found.append(Plot(f"gains-{protocol}", f"Test NLL less the Gaussian's, {protocol}", told, alt, picture))
     panels_ = {place: some for place, some in by_place(own).items() if place in curve_places}
     drawn = curves(
-        *(f"validation-{protocol}", f"Validation loss, {protocol}", "Of the weights at that step, nats."),
+        *(f"validation-{protocol}", f"Validation loss, {protocol}"),
+        "Of the weights at that step, nats; an axis ends at the largest median after the first look.",
         *(panels_, 2, "validation NLL"),
         methods=[name for name in order if name != SHRINKAGE],
+        whole=False,
     )
     return found if drawn is None else [*found, drawn]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.metrics import by_method
+from benchmarks.metrics import by_method, figure_of
 from ot_lift.report_figures import Plot
 from ot_lift.report_tables import Cell
 from ot_lift.report_theme import Theme, legend, panels, plain_ticks, render
@@ -51,8 +51,19 @@ def order_of(records: Sequence[Record], names: Sequence[str]) -> list[str]:
 
 
 def medians(records: Sequence[Record], key: str) -> dict[str, float]:
-    """Median of a figure over seeds, by method."""
-    return {name: statistics.median(own.values()) for name, own in by_method(records, key).items()}
+    """Median of a figure over records, by method.
+
+    Example:
+        >>> def one(task: str, value: float) -> dict[str, object]:
+        ...     return {"task": task, "method": "lift", "seed": 0, "status": "ok", "figures": {"nll": value}}
+        >>> medians([one("a", 1.0), one("b", 2.0), one("c", 5.0)], "nll")
+        {'lift': 2.0}
+    """
+    found: dict[str, list[float]] = {}
+    for record in records:
+        if (value := figure_of(record, key)) is not None:
+            found.setdefault(record["method"], []).append(value)
+    return {name: statistics.median(values) for name, values in found.items()}
 
 
 def seeds_cell(records: Sequence[Record], method: str, key: str, show: Show = number) -> Cell:
@@ -103,6 +114,7 @@ def curves(
     methods: Sequence[str],
     shift: Mapping[str, float] | None = None,
     least: float | None = None,
+    whole: bool = True,
     source: str = "curve",
 ) -> Plot | None:
     """A figure over the steps of training: a thin line for each seed, a strong one for the median.
@@ -117,6 +129,7 @@ def curves(
         methods: in their order.
         shift: subtracted from the figure, by panel.
         least: where given, the axis is logarithmic and smaller values are drawn there.
+        whole: whether the vertical axis holds every value, or ends at the largest median after the first look.
         source: name of the curve among the details.
 
     Returns:
@@ -135,7 +148,7 @@ def curves(
     if not drawn:
         return None
     alt = f"{label} over the steps of training, a panel for each of {', '.join(drawn)}, a line for each method."
-    return Plot(key, title, sentence, alt, render(lambda theme: _curves(drawn, methods, label, least, theme)))
+    return Plot(key, title, sentence, alt, render(lambda theme: _curves(drawn, methods, label, least, whole, theme)))
 
 
 def _curves(
@@ -143,11 +156,13 @@ def _curves(
     methods: Sequence[str],
     label: str,
     least: float | None,
+    whole: bool,
     theme: Theme,
 ) -> Figure:
     figure, axes = panels(len(drawn), theme, height=2.6, across=_ACROSS)
     handles: dict[str, Any] = {}
     for axis, (panel, by_name) in zip(axes, drawn.items(), strict=True):
+        later = []
         for name in (name for name in reversed(methods) if name in by_name):  # ours is drawn last
             own, colour = by_name[name], theme.colour(name, OURS, methods)
             for points in own if len(own) > 1 else ():
@@ -155,9 +170,14 @@ def _curves(
             same = [points for points in own if len(points) == len(own[0])]
             middle = np.median(np.stack(same), axis=0)
             handles[name] = axis.plot(*middle.T, color=colour, linewidth=2.2 if name == OURS else 1.3, label=name)[0]
+            later += list(middle[1:, 1])
         if least is not None:
             axis.set_yscale("log")
             plain_ticks(axis.yaxis)
+        if not whole and later:
+            low = min(points[:, 1].min() for own in by_name.values() for points in own)
+            margin = 0.06 * (max(later) - low)
+            axis.set_ylim(low - margin, max(later) + margin)
         axis.set_title(panel, color=theme.ink, fontsize=10, loc="left")
     axes[0].set_ylabel(label)
     axes[-1].set_xlabel("steps")
