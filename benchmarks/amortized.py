@@ -167,7 +167,9 @@ def figures_of(problem: Problem, runs: Sequence[dict[str, Any]]) -> list[dict[st
     """The figures of record, the worst of all seeds."""
     rows = []
 
-    def row(title: str, values: list[float], *, worst: Callable[[list[float]], float] = max, **target: float) -> None:
+    def row(
+        title: str, values: list[float], *, worst: Callable[[list[float]], float] = max, **target: float | None
+    ) -> None:
         rows.append(figure(f"{problem.name}: {title}", worst(values), spread=values, **target))
 
     if isinstance(problem, LinearGaussian):
@@ -194,9 +196,9 @@ def figures_of(problem: Problem, runs: Sequence[dict[str, Any]]) -> list[dict[st
             ("  of the start", "gaussian_accuracy", None),
         ):
             accuracy = [max(each[key] for each in one["two_sample"]) for one in runs]
-            row(f"{name}, the worst observation", accuracy, **({} if target is None else {"at_most": target}))
-    limit = {"at_most": 1.0} if problem.parameters == 10 else {}
-    row(f"{_TIMED:,} draws for a new observation (s)", [one["draws_seconds"] for one in runs], **limit)
+            row(f"{name}, the worst observation", accuracy, at_most=target)
+    limit = 1.0 if problem.parameters == 10 else None
+    row(f"{_TIMED:,} draws for a new observation (s)", [one["draws_seconds"] for one in runs], at_most=limit)
     row("longest fit (s)", [one["seconds"] for one in runs])
     return rows
 

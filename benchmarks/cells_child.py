@@ -9,12 +9,12 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it ships no types
 
-from benchmarks.cells import BaseCell, make_record
+from benchmarks.cells import BaseCell, Tried, make_record
 from benchmarks.cells_process import Stopped, in_child
 from benchmarks.machine import Moment
 from ot_lift.isolation import Phases, captured
@@ -38,13 +38,23 @@ class Outcome:
     notes: tuple[str, ...] = ()
 
 
+class Budgeted(Tried, Protocol):
+    """A method with a budget of seconds."""
+
+    @property
+    def keeps_budget(self) -> bool:
+        """Whether its fit itself ends near the budget; one that does not is ended from outside."""
+
+
 class BudgetCell(BaseCell):
     """A cell whose method is fitted, with a budget of seconds, and judged by one function."""
+
+    method: Budgeted
 
     @property
     def alone(self) -> bool:
         """Whether nothing may run beside it: a fit that ends on its budget is worse on a busy machine."""
-        return bool(self.method.keeps_budget)
+        return self.method.keeps_budget
 
     @property
     @abstractmethod

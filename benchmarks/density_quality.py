@@ -79,7 +79,11 @@ def run_planar(name: str, seconds: float, seed: int) -> dict[str, dict[str, floa
             "seconds": took,
         }
 
-    budget = {"max_steps": 10_000_000, "max_seconds": max(seconds - _MARGIN, 0.5 * seconds), "patience": None}
+    budget: dict[str, Any] = {
+        "max_steps": 10_000_000,
+        "max_seconds": max(seconds - _MARGIN, 0.5 * seconds),
+        "patience": None,
+    }
     flow = ConvexPotentialFlow(**budget, random_state=seed)
     _, took = timed_fit(lambda: flow.fit(x))
     rows = {"flow": row(flow.log_prob(test), torch.from_numpy(flow.sample(_TWO_SAMPLE_ROWS, random_state=seed)), took)}

@@ -52,11 +52,11 @@ def semi_dual_step(model: Constrained, seed: int) -> Callable[[], None]:
 
     left, right = (torch.Generator().manual_seed(seed + k) for k in (0, 1))
     held_out = sampler(64, torch.Generator().manual_seed(0))
-    sides = [
+    source, target = (
         StreamBatches(open_rows(draw, name="X"), lambda x: x.float(), batch_size=_BATCH, generator=generator)
         for draw, generator in ((sampler, left), (bent, right))
-    ]
-    objective = SemiDual(*sides, held_out, held_out)
+    )
+    objective = SemiDual(source, target, held_out, held_out)
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True)
 
     def step() -> None:

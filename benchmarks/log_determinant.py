@@ -21,7 +21,7 @@ from torch.func import functional_call, grad, hessian, vmap
 
 from benchmarks.record import figure, write_record
 from ot_lift import ICNN
-from ot_lift.constrained import Constrained
+from ot_lift.constrained import ConstrainedPotential
 from ot_lift.logdet import SOLVE_COST, STOCHASTIC_FROM, LogDetMethod, log_det_for_training
 from ot_lift.logdet_stochastic import rademacher
 from ot_lift.potentials import Potential
@@ -56,7 +56,7 @@ def backward_passes(potential: Potential, x: Tensor, generator: torch.Generator)
 
 def vmap_hessian(potential: Potential, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """∇φ and log det ∇²φ by torch.func, as its documentation does it."""
-    parameters = dict(potential.named_parameters())
+    parameters: dict[str, Tensor] = dict(potential.named_parameters())
 
     def value(row: Tensor) -> Tensor:
         return functional_call(potential, parameters, (row[None],))[0]
@@ -123,7 +123,7 @@ def data(d: int) -> Tensor:
 def train(network: ICNN, points: Tensor, rows: int) -> Potential:
     """The network after some steps of maximum likelihood, its weights kept non-negative by projection."""
     generator = torch.Generator().manual_seed(1)
-    model = Constrained(network, "projection")
+    model = ConstrainedPotential(network, "projection")
     optimizer = torch.optim.Adam(model.parameters(), 5e-3)
     for _ in range(_TRAINING_STEPS):
         x = points[torch.randint(0, len(points), (rows,), generator=generator)]

@@ -121,7 +121,7 @@ def _draw_trade_off(
         line = np.array([spots[name] for name in front])
         axis.plot(*line.T, color=theme.muted, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
     _logarithmic(axis, np.concatenate(every), additive=metric.additive)
-    _annotate(axis, spots, theme, order)
+    _annotate(figure, axis, spots, theme, order)
     axis.set(xlabel="fit time, s (less than 1 ms is drawn at 1 ms)", ylabel=f"{metric.title} (down and left is better)")
     return figure
 
@@ -144,9 +144,10 @@ def _around(values: np.ndarray[Any, Any]) -> tuple[float, float]:
     return float(positive.min() / 3), float(positive.max() * 4)
 
 
-def _annotate(axis: Axes, spots: Mapping[str, np.ndarray[Any, Any]], theme: Theme, order: Sequence[str]) -> None:
+def _annotate(
+    figure: Figure, axis: Axes, spots: Mapping[str, np.ndarray[Any, Any]], theme: Theme, order: Sequence[str]
+) -> None:
     """Names beside the points, each at the first place that no other name or point has."""
-    figure = axis.figure
     figure.draw_without_rendering()  # settles where things are
     taken = [_around_pixel(axis.transData.transform(spot)) for spot in spots.values()]
     for name in sorted(spots, key=lambda name: tuple(spots[name])):
@@ -211,7 +212,7 @@ def _draw_over_time(watched: Sequence[Record], peers: Mapping[str, tuple[float, 
         spots[name] = np.array([max(time, _LEAST_SECONDS), value])
         axis.plot(*spots[name], "o", color=theme.colour(name, OURS, order), markersize=7)
     _logarithmic(axis, np.concatenate([np.array(list(spots.values())), *_curves(watched)]))
-    _annotate(axis, spots, theme, order)
+    _annotate(figure, axis, spots, theme, order)
     axis.set(xlabel="wall-clock time, s", ylabel="L2-UVP, %")
     return figure
 

@@ -107,7 +107,10 @@ class Wasserstein2Benchmark:
 
     def transport(self, x: Tensor) -> Tensor:
         """The true optimal map, ``(n, features)`` → ``(n, features)``."""
-        blocks = [sum(_network_gradient(w, block) for w in self.weights) for block in x.double().split(_BLOCK)]
+        nothing = x.new_zeros((), dtype=torch.float64)
+        blocks = [
+            sum((_network_gradient(w, block) for w in self.weights), nothing) for block in x.double().split(_BLOCK)
+        ]
         return (torch.cat(blocks) - self.shift) / self.scale
 
     def target(self, count: int, generator: torch.Generator) -> Tensor:

@@ -48,6 +48,6 @@ def build() -> Posterior:
         "as shipped by scikit-learn",
         strong_log_concavity=float(values[0]),
         smoothness=float(values[-1]),
-        mean=np.linalg.solve(precision, design.T @ y / _NOISE**2),
-        covariance=np.linalg.inv(precision),
+        mean=np.asarray(np.linalg.solve(precision, design.T @ y / _NOISE**2), dtype=np.float64),
+        covariance=np.asarray(np.linalg.inv(precision), dtype=np.float64),
     )

@@ -129,8 +129,9 @@ def _save(path: Path, reference: Reference) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.stem}.{secrets.token_hex(8)}.npz")
     figures = np.array([reference.r_hat, reference.bulk_ess, reference.divergences], dtype=np.float64)
+    arrays: dict[str, Any] = {f"draws.{name}": value for name, value in reference.draws.items()}
     try:
-        np.savez(partial, **{f"draws.{name}": value for name, value in reference.draws.items()}, figures=figures)
+        np.savez(partial, **arrays, figures=figures)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

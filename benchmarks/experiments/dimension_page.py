@@ -15,10 +15,9 @@ from benchmarks.experiments.fit_pages import (
     under,
     values_table,
     wins_table,
-    won,
 )
 from benchmarks.experiments.flows import GAUSSIAN, MODELS
-from benchmarks.experiments.pages import OURS, failures, medians, order_of, part, settings_of
+from benchmarks.experiments.pages import OURS, failures, medians, order_of, part, settings_of, won
 from benchmarks.metrics import by_method
 from ot_lift.report_figures import Plot
 from ot_lift.report_tables import Cell, Column, Row, Table

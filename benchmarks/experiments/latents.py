@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from benchmarks.experiments import Experiment
 from benchmarks.experiments.autoencoder import CODE, Autoencoder, fit_autoencoder
 from benchmarks.experiments.cells import ExperimentCell, ExperimentMethod
+from benchmarks.experiments.flows import FLOW_LIFT
 from benchmarks.experiments.images import COPIES, Images, digits, has_mnist, mnist
 from benchmarks.experiments.latents_page import page
 from benchmarks.experiments.likelihood_task import POSITIVITIES, PROTOCOLS, LikelihoodTask, likelihood_cells
 from benchmarks.experiments.likelihoods import FLOW, FlowLikelihood, Points
-from benchmarks.experiments.overhead import FLOW_LIFT
 from benchmarks.tasks import Options
 from ot_lift.flows_map import Blocks
 from ot_lift.potentials import Potential

@@ -150,9 +150,12 @@ def plots(records: Sequence[Record], protocol: str, *, curve_places: Sequence[st
         found.append(Plot(f"gains-{protocol}", f"Test NLL less the Gaussian's, {protocol}", told, alt, picture))
     panels_ = {place: some for place, some in by_place(own).items() if place in curve_places}
     drawn = curves(
-        *(f"validation-{protocol}", f"Validation loss, {protocol}"),
+        f"validation-{protocol}",
+        f"Validation loss, {protocol}",
         "Of the weights at that step, nats; an axis ends at the largest median after the first look.",
-        *(panels_, 2, "validation NLL"),
+        panels_,
+        2,
+        "validation NLL",
         methods=[name for name in order if name != SHRINKAGE],
         whole=False,
     )

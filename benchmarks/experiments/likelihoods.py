@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from benchmarks.experiments.densities1d import Array
 from benchmarks.experiments.energies import ENERGY, LIFT, Trial
-from benchmarks.experiments.overhead import FLOW_LIFT
+from benchmarks.experiments.flows import FLOW_LIFT
 from ot_lift import ICNN, Lift
 from ot_lift.constrained import Constrained
 from ot_lift.densities_normalizer import Normalizer, importance_sampling

@@ -18,6 +18,7 @@ from benchmarks.experiments import Experiment
 from benchmarks.experiments.cells import ExperimentCell, ExperimentMethod
 from benchmarks.experiments.densities1d import Array
 from benchmarks.experiments.energies import ENERGY, LIFT_SETTINGS
+from benchmarks.experiments.flows import FLOW_LIFT
 from benchmarks.experiments.likelihood_task import POSITIVITIES, PROTOCOLS, LikelihoodTask, likelihood_cells
 from benchmarks.experiments.likelihoods import (
     ENERGY_WIDTHS,
@@ -28,7 +29,6 @@ from benchmarks.experiments.likelihoods import (
     Likelihood,
     Points,
 )
-from benchmarks.experiments.overhead import FLOW_LIFT
 from benchmarks.experiments.published import PUBLISHED, Splits, uncorrelated
 from benchmarks.experiments.tabular_page import page
 from benchmarks.tasks import Options

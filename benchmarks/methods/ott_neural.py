@@ -79,7 +79,8 @@ class OTTNeuralDualMethod(CentredMethod):
         learning_rate: float | None = None,
     ) -> None:
         self.name = "OTT neural dual" + ", amortised" * amortised
-        self._tuned, self._watcher = learning_rate is None, None
+        self._tuned = learning_rate is None
+        self._watcher: Watcher | None = None
         self._amortised = amortised
         settings: dict[str, Any] = {
             "hidden_features": list(hidden_features),
