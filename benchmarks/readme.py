@@ -25,7 +25,7 @@ README = ROOT / "README.md"
 MEASUREMENTS = DOCS / "measurements.md"
 BEGIN = "<!-- measured: begin (written by python -m benchmarks.readme) -->"
 END = "<!-- measured: end -->"
-_SENTENCES = 3  # of a finding
+_SENTENCES = 2  # of a finding
 
 
 Record = Mapping[str, Any]

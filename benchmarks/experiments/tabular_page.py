@@ -12,6 +12,7 @@ from benchmarks.experiments.likelihood_page import (
     ORDER,
     SHRINKAGE,
     by_place,
+    of_protocol,
     plots,
     protocols_of,
     sentences,
@@ -38,10 +39,12 @@ def page(records: Sequence[Record]) -> Page:
         records: Of `tabular`, any of them.
     """
     results = [record for record in records if record["settings"]["task"]["protocol"] != "tuning"]
-    told: list[str] = []
-    for model in settings_of(results, "model"):
-        own = part(results, model=model)
-        told += [f"{model.capitalize()}. {line}" for line in sentences(own, _CHAINS, "sets")]
+    told = [
+        f"{model.capitalize()}. {line}"
+        for protocol in protocols_of(results)
+        for model in settings_of(results, "model")
+        for line in sentences(of_protocol(part(results, model=model), protocol), _CHAINS, "sets")
+    ]
     shown = tables(results, "set and model")
     if known := _normalizers(part(results, model="energy")):
         shown.append(("Normalisers of the energies", "Median over seeds and protocols.", known))
