@@ -49,8 +49,8 @@ class _Measured:
     record: Record
 
     @property
-    def short(self) -> float:
-        """By how much the value misses its target; the greatest is the worst of several with the same target."""
+    def badness(self) -> float:
+        """Of several figures with the same target the one with the greatest is the worst."""
         return self.figure["value"] * (1 if self.figure["target"].startswith("≤") else -1)
 
 
@@ -115,7 +115,7 @@ def _figures(record: Record) -> list[_Measured]:
 
 
 def _headline(what: str, target: str, group: Sequence[_Measured]) -> str:
-    worst = max(group, key=lambda one: one.short).figure["value"]
+    worst = max(group, key=lambda one: one.badness).figure["value"]
     values = [one.figure["value"] for one in group]
     missed = sum(not one.figure["met"] for one in group)
     value = f"{worst:.3g} (missed by {missed} of {len(group)})" if missed else f"**{worst:.3g}**"
