@@ -89,17 +89,31 @@ def measurements(records: Sequence[Record]) -> str:
 
 
 def _by_subject(records: Sequence[Record]) -> dict[str, list[_Measured]]:
-    subjects = {stem: subject for subject, stems in _SUBJECTS.items() for stem in stems}
-    order = list(subjects)
-    found: dict[str, list[_Measured]] = {subject: [] for subject in (*_SUBJECTS, "Others")}
-
-    def place(record: Record) -> tuple[int, list[int], str]:
-        stem, _, rest = record["name"].partition("-")
-        return order.index(stem) if stem in order else len(order), [int(n) for n in re.findall(r"\d+", rest)], rest
-
-    for record in sorted(records, key=place):
-        found[subjects.get(record["name"].partition("-")[0], "Others")] += _figures(record)
+    by_number = sorted(records, key=lambda record: [int(digits) for digits in re.findall(r"\d+", record["name"])])
+    stems = {record["name"]: record["name"].partition("-")[0] for record in records}
+    known = {stem for own in _SUBJECTS.values() for stem in own}
+    found = {}
+    for subject, own in {**_SUBJECTS, "Others": sorted(set(stems.values()) - known)}.items():
+        found[subject] = [
+            one for stem in own for record in by_number if stems[record["name"]] == stem for one in _figures(record)
+        ]
     return {subject: own for subject, own in found.items() if own}
+
+
+def _shown(value: float, target: str) -> str:
+    """Three digits, or one decimal more than the target has where they would hide how near to it the value is.
+
+    Example:
+        >>> _shown(0.51508, "≥ 0.5"), _shown(1.0034, "≤ 1.01"), _shown(1.0, "≤ 1.01")
+        ('0.515', '1.003', '1')
+    """
+    text, decimals = f"{value:.3g}", len(target.partition(".")[2])
+    enough = float(text) == value or "e" in text or len(text.partition(".")[2]) >= decimals
+    return text if enough else f"{value:.{decimals + 1}f}"
+
+
+def _range(values: Sequence[float], target: str) -> str:
+    return f"{_shown(min(values), target)} to {_shown(max(values), target)}"
 
 
 def _figures(record: Record) -> list[_Measured]:
@@ -118,8 +132,9 @@ def _headline(what: str, target: str, group: Sequence[_Measured]) -> str:
     worst = max(group, key=lambda one: one.badness).figure["value"]
     values = [one.figure["value"] for one in group]
     missed = sum(not one.figure["met"] for one in group)
-    value = f"{worst:.3g} (missed by {missed} of {len(group)})" if missed else f"**{worst:.3g}**"
-    spread = f"{min(values):.3g} to {max(values):.3g} ({len(values)} settings)" if len(values) > 1 else ""
+    shown = _shown(worst, target)
+    value = f"{shown} (missed by {missed} of {len(group)})" if missed else f"**{shown}**"
+    spread = f"{_range(values, target)} ({len(values)} settings)" if len(values) > 1 else ""
     settings = _common([one.setting for one in group])
     return f"| {settings}{': ' if settings else ''}{what} | {value} | {target} | {spread} |"
 
@@ -167,9 +182,10 @@ def _anchor(heading: str) -> str:
 
 def _row(one: _Measured) -> str:
     figure, name = one.figure, one.record["name"]
-    value = f"**{figure['value']:.3g}**" if figure["met"] else f"{figure['value']:.3g} (missed)"
+    shown = _shown(figure["value"], figure["target"])
+    value = f"**{shown}**" if figure["met"] else f"{shown} (missed)"
     spread = figure["spread"] or []
-    ends = f"{min(spread):.3g} to {max(spread):.3g} ({len(spread)})" if len(spread) > 1 else "1"
+    ends = f"{_range(spread, figure['target'])} ({len(spread)})" if len(spread) > 1 else "1"
     what = f"{one.setting}: {one.what}" if one.setting else one.what
     return f"| {what} | {value} | {figure['target']} | {ends} | [{name}](../benchmarks/results/{name}.json) |"
 

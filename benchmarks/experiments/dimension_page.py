@@ -101,8 +101,8 @@ def _by_dimension(records: Sequence[Record]) -> dict[str, list[Record]]:
 def _wins_sentence(records: Sequence[Record], protocol: str) -> str:
     """Seeds that the lift wins against each rival, over all families and dimensions above one, and at one."""
     told = []
+    places = _by_dimension(_seeds_apart(records))
     for rival in _RIVALS:
-        places = _by_dimension(_seeds_apart(records))
         counts = {place: won(own, rival, _KEY) for place, own in places.items()}
         above = [counts[place] for place in counts if place != "d = 1"]
         if n := sum(n for _, n in above):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,9 @@ def by_place(records: Sequence[Record]) -> dict[str, list[Record]]:
 
 
 def count_sentence(records: Sequence[Record], chain: Sequence[str], what: str) -> str | None:
-    """On how many places the medians of methods rise along a chain; None where no place has them all.
+    """On how many places the medians of methods rise along a chain, and on how many those of every seed do.
+
+    A difference of medians may be none; None where no place has all methods.
 
     Args:
         records: Of one protocol.
@@ -61,19 +64,29 @@ def count_sentence(records: Sequence[Record], chain: Sequence[str], what: str) -
         what: What places are, in the plural.
 
     Example:
-        >>> def one(method: str, value: float) -> dict[str, object]:
-        ...     own = {"settings": {"task": {"place": "a"}}, "status": "ok", "seed": 0}
-        ...     return {**own, "method": method, "figures": {"test_nll": value}}
-        >>> count_sentence([one("lift", 1.0), one("Gaussian", 2.0)], ["lift", "Gaussian"], "classes")
-        'lift below Gaussian on 1 of 1 classes'
+        >>> def seeds(method: str, *values: float) -> list[dict[str, object]]:
+        ...     own = {"settings": {"task": {"place": "a"}}, "status": "ok", "method": method}
+        ...     return [{**own, "seed": seed, "figures": {"test_nll": one}} for seed, one in enumerate(values)]
+        >>> both = seeds("lift", 1.0, 1.0, 3.0) + seeds("Gaussian", 2.0, 2.0, 2.0)
+        >>> count_sentence(both, ["lift", "Gaussian"], "sets")
+        'lift below Gaussian on 1 of 1 sets (on every seed: 0)'
     """
-    holds = []
+    by_median, by_seed = [], []
     for own in by_place(records).values():
-        middle = medians(own, KEY)
-        if all(name in middle for name in chain):
-            values = [middle[name] for name in chain]
-            holds.append(all(np.diff(values) > 0))
-    return f"{' below '.join(chain)} on {sum(holds)} of {len(holds)} {what}" if holds else None
+        values = by_method(own, KEY)
+        if all(name in values for name in chain):
+            middle = medians(own, KEY)
+            seeds = set.intersection(*(set(values[name]) for name in chain))
+            by_median.append(_rises([middle[name] for name in chain]))
+            by_seed.append(all(_rises([values[name][seed] for name in chain]) for seed in seeds))
+    if not by_median:
+        return None
+    counts = f"{sum(by_median)} of {len(by_median)} {what} (on every seed: {sum(by_seed)})"
+    return f"{' below '.join(chain)} on {counts}"
+
+
+def _rises(values: Sequence[float]) -> bool:
+    return all(one < two for one, two in itertools.pairwise(values))
 
 
 def sentences(records: Sequence[Record], chains: Sequence[Sequence[str]], what: str) -> list[str]:
