@@ -205,9 +205,9 @@ def task(model: str, table: str = "iris", protocol: str = "paper", **more: Any) 
     return TabularTask(table=table, model=model, protocol=protocol, **{**tiny, **more})
 
 
-@pytest.mark.parametrize("model", ["flow", "energy"])
-def test_a_record_has_its_figures(model: str) -> None:
-    outcome = task(model).run(ExperimentMethod("lift", {}), 0, None)
+@pytest.mark.parametrize(("model", "method"), [("flow", "lift"), ("energy", "lift"), ("energy", "ADMM balanced")])
+def test_a_record_has_its_figures(model: str, method: str) -> None:
+    outcome = task(model).run(ExperimentMethod(method, {}), 0, None)
     known = {"log_normalizer_standard_error", "effective_share"} if model == "energy" else set()
     assert set(outcome.figures) == known | {
         *("test_nll", "validation_nll", "kept_step", "shoulder_share", "learning_rate", "parameters", "fit_seconds"),
@@ -229,7 +229,8 @@ def test_a_published_set_is_run_where_its_files_are(tmp_path: Path) -> None:
 
 def test_cells_are_of_every_set_model_protocol_and_method() -> None:
     found, _ = experiment_cells(["tabular"], Options(), seeds=None, threads=None)
-    assert len(found) == 4 * 2 * (3 * (3 + 3 + 1) + 2 * 3) and len({one.path for one in found}) == len(found)
+    flows, energies = (methods * (3 + 3 + 1) + 2 * 3 for methods in (3, 6))
+    assert len(found) == 4 * (flows + energies) and len({one.path for one in found}) == len(found)
     quick, _ = experiment_cells(["tabular"], Options(quick=True), seeds=None, threads=None)
     assert len(quick) == 2 * 2 * 5
 

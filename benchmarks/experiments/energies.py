@@ -34,6 +34,10 @@ LIFT: Mapping[str, Any] = {
     "code_features": 96,
 }
 LIFT_SETTINGS: Mapping[str, Any] = {**LIFT, "summary_features": list(LIFT["summary_features"])}  # as JSON types
+_RHO, _SCHEDULES = 10.0, ("fixed", "balanced", "doubling")
+ADMMS: Mapping[str, Callable[[], ADMM]] = {
+    f"ADMM {schedule}": functools.partial(ADMM, _RHO, schedule) for schedule in _SCHEDULES
+}
 
 
 def energy(seed: int, width: int = WIDTH, features: int = 1) -> ICNN:
@@ -95,15 +99,12 @@ MODELS: Mapping[str, Maker] = {
     "softplus": _kept("softplus"),
     "softplus from -2": _low_softplus,
     "projection": _kept("projection"),
-    **{
-        f"ADMM {schedule}": _kept(functools.partial(ADMM, 10.0, schedule))
-        for schedule in ("fixed", "balanced", "doubling")
-    },
+    **{name: _kept(admm) for name, admm in ADMMS.items()},
     "wide softplus": lambda seed, features=1: Constrained(energy(seed, wide_width(), features), "softplus"),
 }
 SETTINGS: Mapping[str, Mapping[str, Any]] = {  # of methods, beside the name
     "lift": LIFT_SETTINGS,
-    **{f"ADMM {schedule}": {"rho": 10.0, "schedule": schedule} for schedule in ("fixed", "balanced", "doubling")},
+    **{f"ADMM {schedule}": {"rho": _RHO, "schedule": schedule} for schedule in _SCHEDULES},
 }
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks.experiments.energies import ADMMS
 from benchmarks.experiments.pages import OURS, curves, medians, order_of, part, seeds_cell, settings_of
 from benchmarks.metrics import by_method
 from ot_lift.report_figures import Plot
@@ -22,7 +23,7 @@ Record = Mapping[str, Any]
 
 KEY = "test_nll"
 GAUSSIAN, SHRINKAGE = "Gaussian", "shrinkage Gaussian"
-ORDER = (OURS, "softplus", "projection", GAUSSIAN, SHRINKAGE)
+ORDER = (OURS, "softplus", "projection", *ADMMS, GAUSSIAN, SHRINKAGE)
 SHOWN_PROTOCOLS = ("tuned", "paper")
 METRICS = (
     ("test NLL", "Mean negative log-density of the test points, nats, in their own units; less is better."),

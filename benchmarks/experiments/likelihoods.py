@@ -17,7 +17,7 @@ from sklearn.covariance import LedoitWolf
 from torch import Tensor, nn
 
 from benchmarks.experiments.densities1d import Array
-from benchmarks.experiments.energies import ENERGY, LIFT, Trial
+from benchmarks.experiments.energies import ADMMS, ENERGY, LIFT, Trial
 from benchmarks.experiments.flows import FLOW_LIFT
 from ot_lift import ICNN, Lift
 from ot_lift.constrained import Constrained
@@ -208,7 +208,7 @@ def constrained_by(name: str, network: ICNN, generator: torch.Generator, lift: M
     """A network with a positivity.
 
     Args:
-        name: "lift" or what `Constrained` takes.
+        name: "lift", one of `ADMMS` or what `Constrained` takes.
         network: Copied.
         generator: Of a lift's start.
         lift: Arguments of a lift.
@@ -219,7 +219,7 @@ def constrained_by(name: str, network: ICNN, generator: torch.Generator, lift: M
     """
     if name == "lift":
         return Lift(network, features=network.features, generator=generator, **lift)
-    return Constrained(network, name)
+    return Constrained(network, ADMMS.get(name, name))
 
 
 def gaussian_nll(name: str, points: Points) -> float:

@@ -14,14 +14,13 @@ from torch import Tensor
 from benchmarks.experiments import Experiment, Page
 from benchmarks.experiments.cells import ExperimentCell, ExperimentMethod, ExperimentTask, Outcome, Record
 from benchmarks.experiments.densities1d import TARGETS
-from benchmarks.experiments.energies import ENERGY, LAYERS, LIFT, LIFT_SETTINGS, WIDTH, Data
+from benchmarks.experiments.energies import ADMMS, ENERGY, LAYERS, LIFT, LIFT_SETTINGS, WIDTH, Data
 from benchmarks.experiments.flows import FLOW_LIFT, FLOW_LIFT_SETTINGS, negative_log_likelihood
 from benchmarks.experiments.pages import order_of, part, seeds_cell
 from benchmarks.metrics import by_method
 from benchmarks.tasks import Options
 from ot_lift import ICNN, Lift
 from ot_lift.constrained import Constrained
-from ot_lift.positivity import ADMM
 from ot_lift.report_tables import Cell, Column, Row, Table
 from ot_lift.report_words import number, seconds
 
@@ -34,7 +33,7 @@ WORDS = (
 )
 BLOCKS, CALLS = 15, 8
 PLACES = {"energy": 1, "flow-d2": 2, "flow-d21": 21}
-METHODS = ("softplus", "projection", "ADMM fixed", "ADMM balanced", "ADMM doubling", "lift", "library's lift")
+METHODS = ("softplus", "projection", *ADMMS, "lift", "library's lift")
 
 Step = Callable[[], None]
 
@@ -103,9 +102,7 @@ def _model(name: str, network: ICNN, lift: Mapping[str, Any]) -> Constrained:
         return Lift(network, features=network.features, **lift)
     if name == "library's lift":
         return Lift(network, features=network.features)
-    if name.startswith("ADMM"):
-        return Constrained(network, lambda: ADMM(10.0, name.removeprefix("ADMM ")))
-    return Constrained(network, name)
+    return Constrained(network, ADMMS.get(name, name))
 
 
 def _training(

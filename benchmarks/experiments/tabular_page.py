@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.experiments import Page
+from benchmarks.experiments.energies import ADMMS
 from benchmarks.experiments.likelihood_page import (
     GAUSSIAN,
     METRICS,
@@ -24,7 +25,7 @@ from ot_lift.report_words import number
 
 Record = Mapping[str, Any]
 
-_CHAINS = ((OURS, "softplus"), (OURS, "projection"), (OURS, GAUSSIAN), (OURS, SHRINKAGE))
+_CHAINS = tuple((OURS, name) for name in ("softplus", "projection", GAUSSIAN, SHRINKAGE, *ADMMS))
 _EFFECTIVE = (
     "effective share",
     "Of the draws behind log Z of an energy, (Σw)²/(nΣw²). Where it is small, log Z is too low on average and the "
