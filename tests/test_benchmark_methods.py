@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from importlib.util import find_spec
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -96,9 +99,7 @@ def test_the_neural_dual_is_trained_with_the_step_size_that_held_out_points_like
 ) -> None:
     asked: list[tuple[float, int]] = []
 
-    def trained(
-        self: Any, sides: Any, seed: int, rate: float, seconds: float, *, after: float | None = None
-    ) -> tuple[Any, int]:
+    def trained(self: Any, sides: Any, seed: int, rate: float, seconds: float, **options: Any) -> tuple[Any, int]:
         asked.append((rate, len(sides[0])))
         return lambda x: x * (1 + abs(np.log(rate / 0.01))), 3  # the true map, with this step size
 
@@ -110,6 +111,34 @@ def test_the_neural_dual_is_trained_with_the_step_size_that_held_out_points_like
         method.notes[0].startswith("step size 0.01, by validation") and method.notes[1] == "3 steps within the budget"
     )
     assert method.settings["learning_rate"] == RULE
+
+
+def test_the_amortised_neural_dual_keeps_what_does_best_on_held_out_points(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jnp = pytest.importorskip("jax.numpy", reason="JAX is not installed")
+
+    class Leaving:
+        """Comes to the true map, x, in its second step and leaves it again."""
+
+        def __init__(self) -> None:
+            self.state_f = SimpleNamespace(
+                params=jnp.array(2.0), potential_gradient_fn=lambda scale: lambda x: scale * x
+            )
+
+        def __call__(self, *batches: Any, callback: Callable[[int, Any], None]) -> None:
+            for step in itertools.count():
+                self.state_f.params = jnp.array([2.0, 1.0, 4.0][min(step, 2)])
+                callback(step, None)
+
+    monkeypatch.setattr(OTTNeuralDualMethod, "_solver", lambda *_: Leaving())
+    x, y = rng.normal(size=(2, 500, 2))
+    scales: dict[bool, float] = {}
+    for amortised in (False, True):
+        method = OTTNeuralDualMethod(amortised=amortised, learning_rate=1e-3).fit(x, y, max_seconds=0.3)
+        image = method.transport(np.stack([x.mean(0), x.mean(0) + 1.0]))
+        scales[amortised] = float((image[1] - image[0]).mean())
+    assert scales[True] == pytest.approx(1.0, rel=1e-5) and scales[False] == pytest.approx(4.0, rel=1e-5)
 
 
 @pytest.mark.slow
@@ -139,7 +168,7 @@ def test_otts_entropic_map_is_near_the_map_between_gaussians() -> None:
 @pytest.mark.parametrize("amortised", [False, True])
 def test_otts_neural_dual_ends_on_its_budget_and_says_how_far_it_came(amortised: bool) -> None:
     pytest.importorskip("ott", reason="OTT-JAX is not installed")
-    method = OTTNeuralDualMethod(amortised=amortised, hidden_features=(8,), batch_size=32)
+    method = OTTNeuralDualMethod(amortised=amortised, hidden_features=(8,), batch_size=32, learning_rate=1e-3)
     record = run_cell(Cell(PAIR, method, 0, 1))
     assert (record["status"], record["reason"]) == ("ok", "")
     assert record["notes"][-1].endswith("steps within the budget")
