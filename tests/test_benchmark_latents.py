@@ -234,8 +234,8 @@ def test_the_page_counts_the_classes_on_which_the_order_holds(tmp_path: Path) ->
     made = records()
     page = find_experiment("latents").page(made)
     assert page.sentences[0].startswith(
-        "Protocol paper, medians over seeds: lift below projection below Gaussian on 1 of 2 classes "
-        "(on every seed: 1), lift below projection on 2 of 2 classes (on every seed: 2)"
+        "Protocol paper, of 2 classes by medians over seeds (in brackets: on every seed): "
+        "lift below projection below Gaussian on 1 (1), lift below projection on 2 (2)"
     )
     table = page.tables[0][2]
     assert [row.name for row in table.rows] == ["digits-0", "digits-1"]

@@ -257,8 +257,8 @@ def test_the_page_counts_sets_by_model(tmp_path: Path) -> None:
     ]
     page = find_experiment("tabular").page(made)
     assert page.sentences == [
-        f"{model}. Protocol paper, medians over seeds: lift below softplus on 1 of 2 sets (on every seed: 1) and "
-        "lift below Gaussian on 2 of 2 sets (on every seed: 2)."
+        f"{model}. Protocol paper, of 2 sets by medians over seeds (in brackets: on every seed): "
+        "lift below softplus on 1 (1) and lift below Gaussian on 2 (2)."
         for model in ("Flow", "Energy")
     ]
     known = page.tables[-1][2]

@@ -54,26 +54,26 @@ def by_place(records: Sequence[Record]) -> dict[str, list[Record]]:
     return {place: part(records, place=place) for place in settings_of(records, "place")}
 
 
-def count_sentence(records: Sequence[Record], chain: Sequence[str], what: str) -> str | None:
-    """On how many places the medians of methods rise along a chain, and on how many those of every seed do.
+def count(records: Sequence[Record], chain: Sequence[str]) -> str | None:
+    """On how many places the medians of methods rise along a chain; in brackets, on how many they do on every seed.
 
-    A difference of medians may be none; None where no place has all methods.
+    A difference of medians may be none. Places without all methods are not counted; None where no place has them.
 
     Args:
         records: Of one protocol.
         chain: Methods, the one that should be least first.
-        what: What places are, in the plural.
 
     Example:
         >>> def seeds(method: str, *values: float) -> list[dict[str, object]]:
         ...     own = {"settings": {"task": {"place": "a"}}, "status": "ok", "method": method}
         ...     return [{**own, "seed": seed, "figures": {"test_nll": one}} for seed, one in enumerate(values)]
         >>> both = seeds("lift", 1.0, 1.0, 3.0) + seeds("Gaussian", 2.0, 2.0, 2.0)
-        >>> count_sentence(both, ["lift", "Gaussian"], "sets")
-        'lift below Gaussian on 1 of 1 sets (on every seed: 0)'
+        >>> count(both, ["lift", "Gaussian"])
+        'lift below Gaussian on 1 (0)'
     """
     by_median, by_seed = [], []
-    for own in by_place(records).values():
+    places = by_place(records)
+    for own in places.values():
         values = by_method(own, KEY)
         if all(name in values for name in chain):
             middle = medians(own, KEY)
@@ -82,8 +82,8 @@ def count_sentence(records: Sequence[Record], chain: Sequence[str], what: str) -
             by_seed.append(all(_rises([values[name][seed] for name in chain]) for seed in seeds))
     if not by_median:
         return None
-    counts = f"{sum(by_median)} of {len(by_median)} {what} (on every seed: {sum(by_seed)})"
-    return f"{' below '.join(chain)} on {counts}"
+    of = f" of {len(by_median)}" if len(by_median) < len(places) else ""
+    return f"{' below '.join(chain)} on {sum(by_median)}{of} ({sum(by_seed)})"
 
 
 def _rises(values: Sequence[float]) -> bool:
@@ -91,12 +91,13 @@ def _rises(values: Sequence[float]) -> bool:
 
 
 def sentences(records: Sequence[Record], chains: Sequence[Sequence[str]], what: str) -> list[str]:
-    """The counts of every protocol, and what failed."""
+    """The counts of every protocol, and what failed; `what` is what places are, in the plural."""
     told = []
     for protocol in protocols_of(records):
-        found = [count_sentence(of_protocol(records, protocol), chain, what) for chain in chains]
-        if counts := [one for one in found if one is not None]:
-            told.append(f"Protocol {protocol}, medians over seeds: {names(counts)}.")
+        own = of_protocol(records, protocol)
+        if counts := [one for chain in chains if (one := count(own, chain)) is not None]:
+            places = f"of {len(by_place(own))} {what} by medians over seeds (in brackets: on every seed)"
+            told.append(f"Protocol {protocol}, {places}: {names(counts)}.")
     failed = [record for record in records if record["status"] != "ok"]
     return told + [
         f"{record['task']} × {record['method']}, seed {record['seed']}: {record['reason']}" for record in failed
