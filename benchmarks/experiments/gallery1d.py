@@ -33,8 +33,9 @@ WORDS = (
     "density is normalised on the interval of the target (all but 2 in a million of it), which every method knows. A "
     "lift is evaluated at the weights that it emits once from the whole training split. All others start at the "
     "library's own initial weights, which sum to about one over a unit's inputs and are nearly all on softplus' "
-    "shoulder; softplus from -2 starts every weight at softplus(−2), as the lift's slack does. Gaussian is the normal "
-    "density with the points' mean and variance."
+    "shoulder; softplus from -2 starts every weight at softplus(−2), as the lift's slack does. Wide softplus, on two "
+    "densities, has as many trained parameters as the lift, ten times wider. Gaussian is the normal density with the "
+    "points' mean and variance."
 )
 _QUICK_TARGETS, _QUICK_METHODS = ("gumbel", "beta"), ("lift", "softplus", "projection", GAUSSIAN)
 
