@@ -39,6 +39,7 @@ __all__ = [
 Array = npt.NDArray[np.floating[Any]]
 
 _WIDTH = 10.0  # inches; the page shows a figure about this wide
+_LEGEND_COLUMNS = 7  # that the width holds
 _DPI = 144
 
 
@@ -80,7 +81,7 @@ LIGHT = Theme(
     source="#8a97a8",
     target="#e08a00",
     ours="#1f5fd6",
-    peers=("#8c8c8c", "#0f8a6a", "#a03cc0", "#d1365c", "#7a5a36", "#2a9bb5"),
+    peers=("#8c8c8c", "#0f8a6a", "#a03cc0", "#d1365c", "#7a5a36", "#2a9bb5", "#b8860b", "#3f4a9e"),
 )
 DARK = Theme(
     ink="#e6ebf2",
@@ -90,7 +91,7 @@ DARK = Theme(
     source="#76859a",
     target="#f5b041",
     ours="#6ea1ff",
-    peers=("#a5a5a5", "#3cc79f", "#cf86e8", "#ff7f9d", "#c79c6d", "#62cfe8"),
+    peers=("#a5a5a5", "#3cc79f", "#cf86e8", "#ff7f9d", "#c79c6d", "#62cfe8", "#e3b341", "#9aa4f2"),
 )
 
 
@@ -189,9 +190,8 @@ def name_ticks(axes: Sequence[Axes], order: Sequence[str], theme: Theme, *, ours
 
 
 def legend(figure: Figure, handles: Sequence[Any], theme: Theme) -> None:
-    """A legend above the panels."""
-    drawn = figure.legend(
-        handles=list(handles), loc="outside upper left", ncols=len(handles), frameon=False, fontsize=9
-    )
+    """A legend above the panels, in as many rows as it needs."""
+    columns = math.ceil(len(handles) / math.ceil(len(handles) / _LEGEND_COLUMNS))
+    drawn = figure.legend(handles=list(handles), loc="outside upper left", ncols=columns, frameon=False, fontsize=9)
     for text in drawn.get_texts():
         text.set_color(theme.ink)
