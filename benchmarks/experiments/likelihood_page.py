@@ -79,7 +79,7 @@ def count(records: Sequence[Record], chain: Sequence[str]) -> str | None:
             middle = medians(own, KEY)
             seeds = set.intersection(*(set(values[name]) for name in chain))
             by_median.append(_rises([middle[name] for name in chain]))
-            by_seed.append(all(_rises([values[name][seed] for name in chain]) for seed in seeds))
+            by_seed.append(bool(seeds) and all(_rises([values[name][seed] for name in chain]) for seed in seeds))
     if not by_median:
         return None
     of = f" of {len(by_median)}" if len(by_median) < len(places) else ""
