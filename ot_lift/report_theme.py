@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
+    from matplotlib.legend import Legend
 
 __all__ = [
     "DARK",
@@ -39,7 +40,6 @@ __all__ = [
 Array = npt.NDArray[np.floating[Any]]
 
 _WIDTH = 10.0  # inches; the page shows a figure about this wide
-_LEGEND_COLUMNS = 7  # that the width holds
 _DPI = 144
 
 
@@ -190,8 +190,16 @@ def name_ticks(axes: Sequence[Axes], order: Sequence[str], theme: Theme, *, ours
 
 
 def legend(figure: Figure, handles: Sequence[Any], theme: Theme) -> None:
-    """A legend above the panels, in as many rows as it needs."""
-    columns = math.ceil(len(handles) / math.ceil(len(handles) / _LEGEND_COLUMNS))
-    drawn = figure.legend(handles=list(handles), loc="outside upper left", ncols=columns, frameon=False, fontsize=9)
+    """A legend above the panels, in as few rows as the figure's width allows."""
+
+    def drawn_in(rows: int) -> Legend:
+        columns = math.ceil(len(handles) / rows)
+        return figure.legend(handles=list(handles), loc="outside upper left", ncols=columns, frameon=False, fontsize=9)
+
+    rows, drawn = 1, drawn_in(1)
+    while drawn.get_window_extent().width > figure.bbox.width and rows < len(handles):
+        drawn.remove()
+        rows += 1
+        drawn = drawn_in(rows)
     for text in drawn.get_texts():
         text.set_color(theme.ink)

@@ -29,7 +29,7 @@ from ot_lift.report_figures import standard_plots
 from ot_lift.report_places import check_map_folder, check_report_folder
 from ot_lift.report_plots import displacement, marginals
 from ot_lift.report_tables import method_table
-from ot_lift.report_theme import LIGHT, Picture, photograph, render, to_bytes
+from ot_lift.report_theme import LIGHT, Picture, legend, panels, photograph, render, to_bytes
 from ot_lift.report_words import (
     convergence_sentence,
     cost_sentence,
@@ -324,6 +324,19 @@ def test_a_method_has_one_colour_in_every_figure() -> None:
     }
     assert lines == {name: LIGHT.colour(name, "ot-lift", list(images)) for name in ("EMD", "ot-lift")}
     assert lines["ot-lift"] == LIGHT.ours and lines["EMD"] == LIGHT.peers[1]
+
+
+@pytest.mark.parametrize(("names", "rows"), [(3, 1), (9, 2), (20, 4)])
+def test_a_legend_has_as_few_rows_as_the_figure_holds(names: int, rows: int) -> None:
+    figure, axes = panels(1, LIGHT, height=2.0, across=1)
+    handles = [axes[0].plot([], [], label="doubled softplus")[0] for _ in range(names)]
+    legend(figure, handles, LIGHT)
+    figure.canvas.draw()
+    (drawn,) = figure.legends
+    box = drawn.get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.width
+    assert len({round(text.get_window_extent().y0) for text in drawn.get_texts()}) == rows
+    assert len(drawn.get_texts()) == names
 
 
 def test_the_same_figures_give_the_same_bytes() -> None:
