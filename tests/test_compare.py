@@ -10,6 +10,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Self
 
 import numpy as np
@@ -250,6 +251,21 @@ def test_a_dozen_rows_are_enough(rng: np.random.Generator) -> None:
     found = run(*shifted(rng, 12, 12), LinearMethod(), EMDMethod())
     assert found.n_held_out == (2, 2)
     assert {one.status for one in found.results} == {"ok"}
+
+
+def test_a_slow_map_is_timed_on_a_few_points(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=0.0, perf_counter=lambda: clock.now)
+    monkeypatch.setattr("ot_lift.measuring.time", clock)
+    calls: list[int] = []
+
+    def image(x: Array) -> Array:
+        calls.append(len(x))
+        clock.now += 0.25 * len(x)
+        return x
+
+    found = run(*shifted(rng, 800), Scripted(image=image))
+    assert found["scripted"].transport_seconds == pytest.approx(25_000)
+    assert calls == [160, 4, 4, 4]  # a second each, after the held-out points
 
 
 def test_progress_tells_each_method(rng: np.random.Generator, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,7 @@ class NearestBrenierMethod(BaseMethod):
     """The potential with curvature between two constants whose gradient is nearest to pushing X onto Y.
 
     A new point costs two convex programs of POT's (the lower and the upper potential; the lower one's gradient is the
-    map), about a tenth of a second, so budgets run out where many points are judged.
+    map), some tenths of a second, so budgets run out where many points are judged.
 
     Args:
         max_points: On each side; the program has their number squared of constraints.
