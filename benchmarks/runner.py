@@ -15,7 +15,7 @@ import joblib
 from benchmarks.cells import BaseCell, check_record
 from benchmarks.experiments import EXPERIMENTS, experiment_cells
 from benchmarks.kinds import offers
-from benchmarks.tasks import Options
+from benchmarks.tasks import Options, default_seeds
 from ot_lift.errors import DataError
 from ot_lift.io import atomic_file
 from ot_lift.report import json_text
@@ -60,7 +60,7 @@ class Plan:
 
 
 def chosen_cells(
-    names: Sequence[str], options: Options, *, seeds: Sequence[int], threads: int
+    names: Sequence[str], options: Options, *, seeds: Sequence[int] | None, threads: int
 ) -> tuple[list[BaseCell], list[str]]:
     """The cells that names stand for, sorted by task and seed.
 
@@ -68,7 +68,7 @@ def chosen_cells(
         names: Of tasks ("gaussian-d8"), families of tasks ("gaussian"), kinds of them ("map", "density",
             "posterior") and methods; with no task or no method among them, all of these.
         options: What tasks are built from.
-        seeds: Of data and fits.
+        seeds: Of data and fits; None for those of the task, with a quick run for 0.
         threads: Of every method, but for tasks on threads.
 
     Returns:
@@ -96,7 +96,7 @@ def chosen_cells(
         offer.kind.cell(offer.task, method, seed, offer.task.own_threads or threads)
         for offer in found
         if offer.names & wanted
-        for seed in seeds
+        for seed in (seeds if seeds is not None else (0,) if options.quick else default_seeds(offer.task.name))
         for method in offer.methods
         if method.name in wanted_methods
     ]
@@ -111,7 +111,7 @@ def asked_cells(
     Args:
         names: Of experiments and parts of them, of tasks, families of tasks and methods.
         options: What tasks are built from.
-        seeds: Of data and fits; None for 0, 1 and 2 or the experiment's own, with a quick run for 0.
+        seeds: Of data and fits; None for those of the task or the experiment, with a quick run for 0.
         threads: Of every method; None for those of the machine, in an experiment for one.
 
     Returns:
@@ -128,8 +128,7 @@ def asked_cells(
     own, rest = experiment_cells(names, options, seeds=seeds, threads=threads)
     if own and not rest:
         return [*own], []
-    asked = seeds if seeds is not None else (0,) if options.quick else (0, 1, 2)
-    cells, missing = chosen_cells(rest, options, seeds=asked, threads=threads or _threads())
+    cells, missing = chosen_cells(rest, options, seeds=seeds, threads=threads or _threads())
     return [*own, *cells], missing
 
 

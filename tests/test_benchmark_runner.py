@@ -16,6 +16,7 @@ from typing import Any, Self
 import benchmark_records
 import joblib
 import numpy as np
+import ot
 import pytest
 import torch
 from forks import Forks, forks
@@ -493,6 +494,31 @@ def test_the_nearest_brenier_potential_is_near_a_linear_map(rng: np.random.Gener
     x = rng.normal(size=(40, 2))
     method = NearestBrenierMethod(max_points=15, iterations=1).fit(x, 2 * x + 3)
     assert np.abs(method.transport(x[:5]) - (2 * x[:5] + 3)).mean() < 1
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_nearest_brenier_potential_moves_points_as_pots_own_programs_do(
+    rng: np.random.Generator, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("cvxpy", reason="cvxpy is not installed")
+    found: list[Any] = []
+    own = ot.mapping.nearest_brenier_potential_fit
+
+    def noted(*arguments: Any, **options: Any) -> Any:
+        found.append((arguments[0], *own(*arguments, **options), options))
+        return found[-1][1:3]
+
+    monkeypatch.setattr("ot.mapping.nearest_brenier_potential_fit", noted)
+    x, y = rng.normal(size=(12, 3)), np.sinh(rng.normal(size=(12, 3)))
+    method = NearestBrenierMethod(max_points=12, iterations=1, least=0.2, greatest=4.0).fit(x, y)
+    ((points, values, gradients, options),) = found
+    del options["its"]
+    fresh = rng.normal(size=(6, 3))
+    home, away = (float(np.sqrt(np.square(one - one.mean(0)).sum(1).mean())) for one in (x, y))
+    standardised = (fresh - x.mean(0)) / home
+    _, both = ot.mapping.nearest_brenier_potential_predict_bounds(points, values, gradients, standardised, **options)
+    np.testing.assert_allclose(method.transport(fresh), both[0] * away + y.mean(0), atol=1e-3 * away)
 
 
 # ------------------------------------------------------------------------------- the command line

@@ -16,11 +16,13 @@ import pytest
 
 from benchmarks.experiments import experiment_cells, find_experiment, zenodo
 from benchmarks.experiments.cells import ExperimentCell, ExperimentMethod
+from benchmarks.experiments.likelihood_page import draw_gains
 from benchmarks.experiments.published import PUBLISHED, few_repeats, miniboone_text, uncorrelated
 from benchmarks.experiments.tabular import SHIPPED, TabularTask, shipped
 from benchmarks.site import write_site
 from benchmarks.tasks import Options
 from ot_lift.errors import DataError
+from ot_lift.report_theme import LIGHT
 
 RNG = np.random.default_rng(0)
 
@@ -265,3 +267,11 @@ def test_the_page_counts_sets_by_model(tmp_path: Path) -> None:
     assert [cell.text for cell in known.rows[0].cells] == ["0.0100", "25.0%"] * 2
     write_site(made, tmp_path)
     assert "Normalisers of the energies" in (tmp_path / "tabular.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("places", "first"), [(4, [0]), (8, [0, 4]), (10, [0, 5])])
+def test_methods_are_named_at_the_left_of_every_row_of_panels(places: int, first: list[int]) -> None:
+    gains = {f"set {place}": {"lift": [-1.0, 0.0], "softplus": [1.0]} for place in range(places)}
+    figure = draw_gains(gains, ["lift", "softplus"], LIGHT)
+    named = [place for place, axis in enumerate(figure.axes) if axis.get_yticklabels()[0].get_text()]
+    assert named == first

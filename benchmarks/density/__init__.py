@@ -38,10 +38,12 @@ class DensityTask(BaseTask):
     Attributes:
         rows: that methods are fitted on.
         test_rows: that they are judged on.
+        uncapped: whether the cost is the question.
     """
 
     rows: int
     test_rows: int
+    uncapped: bool = False
 
     @property
     def size(self) -> str:

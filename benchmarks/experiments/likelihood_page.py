@@ -159,7 +159,7 @@ def plots(records: Sequence[Record], protocol: str, *, curve_places: Sequence[st
     gains = {place: gain for place, some in by_place(own).items() if (gain := _gains(some, order))}
     found: list[Plot] = []
     if gains:
-        picture = render(lambda theme: _draw_gains(gains, order, theme))
+        picture = render(lambda theme: draw_gains(gains, order, theme))
         alt = "Test NLL less the Gaussian's by method, a panel for each set of points, a dot for each seed."
         told = "Nats; under 0 is better than the Gaussian with full covariance. A dot is a seed, a bar the median."
         found.append(Plot(f"gains-{protocol}", f"Test NLL less the Gaussian's, {protocol}", told, alt, picture))
@@ -185,10 +185,11 @@ def _gains(records: Sequence[Record], order: Sequence[str]) -> dict[str, list[fl
     return {name: own for name, own in found.items() if own}
 
 
-def _draw_gains(gains: Mapping[str, Mapping[str, Sequence[float]]], order: Sequence[str], theme: Theme) -> Figure:
-    across = 5 if len(gains) > 6 else min(4, len(gains))
+def draw_gains(gains: Mapping[str, Mapping[str, Sequence[float]]], order: Sequence[str], theme: Theme) -> Figure:
+    """Gains of every seed, a panel for each place; methods are named at the left of every row of panels."""
+    across = 5 if len(gains) > 6 else 4
     figure, axes = panels(len(gains), theme, height=0.8 + 0.24 * len(order), across=across)
-    for place, (axis, (title, own)) in enumerate(zip(axes, gains.items(), strict=True)):
+    for axis, (title, own) in zip(axes, gains.items(), strict=True):
         axis.axvline(0, color=theme.muted, linewidth=1)
         for row, name in enumerate(order):
             if values := own.get(name):
@@ -196,6 +197,6 @@ def _draw_gains(gains: Mapping[str, Mapping[str, Sequence[float]]], order: Seque
                 axis.plot(values, [row] * len(values), "o", color=colour, markersize=5, alpha=0.7, markeredgewidth=0)
                 axis.plot([float(np.median(values))], [row], "|", color=colour, markersize=14, markeredgewidth=2)
         axis.set(yticks=range(len(order)), ylim=(len(order) - 0.5, -0.5))
-        axis.set_yticklabels(order if place % across == 0 else [])
+        axis.set_yticklabels(order if (place := axis.get_subplotspec()) and place.is_first_col() else [])
         axis.set_title(title, color=theme.ink, fontsize=10, loc="left")
     return figure

@@ -1,7 +1,7 @@
 """Tabular sets: a convex potential flow and a log-concave energy under every positivity, against Gaussians.
 
 In full on the sets that scikit-learn ships: four sets, two models, three methods (energies: six), two protocols, three
-seeds, and three step sizes on one more seed; about 45 minutes of CPU time. The published sets take as long each as all
+seeds, and three step sizes on one more seed; about an hour of CPU time. The published sets take as long each as all
 of these.
 """
 

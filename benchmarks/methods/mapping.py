@@ -10,5 +10,7 @@ from ot_lift.peers import MappingMethod
 
 
 def methods(task: Task) -> Iterable[Method]:
-    """With 1,500 points it takes about two minutes; where the cost is the question it stays at 500, or 100."""
-    return [MappingMethod(max_points=100 if task.quick else 1_500 if task.spend_budget else 500)]
+    """With 1,500 points it takes about two minutes; where the cost is the question it has nothing to say."""
+    if task.uncapped:
+        return []
+    return [MappingMethod(max_points=task.points(seconds=500, minutes=1_500, quick=100))]

@@ -215,7 +215,12 @@ def _split(points: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], np
 
 
 def methods(task: Task) -> Iterable[Method]:
-    """With the task's budget; in a quick look on one task and untuned: JAX compiles for longer than that budget."""
+    """With the task's budget, so not where the cost is the question.
+
+    In a quick look on one task and untuned: JAX compiles for longer than that budget.
+    """
+    if task.uncapped:
+        return []
     if missing := [name for name in ("ott", "flax", "optax") if find_spec(name) is None]:
         raise Unavailable(f"{', '.join(missing)} not installed; pip install 'ot-lift[peers]'")
     if task.quick:

@@ -23,7 +23,9 @@ Array = npt.NDArray[np.float64]
 Sampler = Callable[[int, np.random.Generator], Array]
 
 
+FULL_SECONDS = 20.0  # of a fit, where a task does not say otherwise
 QUICK_SECONDS = 1.0  # of a fit in a quick look
+_LONG = ("scaling-", "density-scaling-", "wasserstein2-")  # names of tasks on which a seed takes about an hour
 
 
 class Unavailable(Exception):
@@ -44,16 +46,26 @@ class Options:
     quick: bool = False
     cache: Path | None = None
 
-    def sizes(self, rows: int, test_rows: int, budget_seconds: float) -> dict[str, Any]:
+    def sizes(self, rows: int, test_rows: int, budget_seconds: float = FULL_SECONDS) -> dict[str, Any]:
         """Arguments of a task: these, or those of every quick one.
 
         Example:
-            >>> Options(quick=True).sizes(50_000, 4_096, 60.0)
+            >>> Options(quick=True).sizes(50_000, 4_096)
             {'rows': 1000, 'test_rows': 512, 'budget_seconds': 1.0, 'quick': True}
         """
         if self.quick:
             rows, test_rows, budget_seconds = min(rows, 1_000), min(test_rows, 512), QUICK_SECONDS
         return {"rows": rows, "test_rows": test_rows, "budget_seconds": budget_seconds, "quick": self.quick}
+
+
+def default_seeds(name: str) -> tuple[int, ...]:
+    """Seeds of data and fits that are run of a task: three, one where that takes about an hour.
+
+    Example:
+        >>> default_seeds("gaussian-d8"), default_seeds("scaling-n1000-d8")
+        ((0, 1, 2), (0,))
+    """
+    return (0,) if name.startswith(_LONG) else (0, 1, 2)
 
 
 @dataclass(frozen=True)

@@ -45,4 +45,4 @@ class Colours(Task):
 
 def tasks(options: Options) -> Iterable[Task]:
     """One."""
-    return [Colours(features=3, **options.sizes(20_000, 4_096, 60.0))]
+    return [Colours(features=3, **options.sizes(20_000, 4_096))]

@@ -102,4 +102,4 @@ def _gaussian(rows: int, rng: np.random.Generator) -> Array:
 
 def tasks(options: Options) -> Iterable[Task]:
     """One for each shape."""
-    return [Coupling(features=2, shape=shape, **options.sizes(20_000, 4_096, 60.0)) for shape in SHAPES]
+    return [Coupling(features=2, shape=shape, **options.sizes(20_000, 4_096)) for shape in SHAPES]

@@ -78,5 +78,5 @@ class Digits(Task):
 
 def tasks(options: Options) -> Iterable[Task]:
     """One for each change, as many images as there are."""
-    sizes = options.sizes(500, _TEST_ROWS, 60.0)
+    sizes = options.sizes(500, _TEST_ROWS)
     return [Digits(features=64, change=change, **sizes) for change in CHANGES]

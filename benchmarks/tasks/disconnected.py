@@ -54,4 +54,4 @@ def transport(x: Array) -> Array:
 
 def tasks(options: Options) -> Iterable[Task]:
     """Dimensions 2 and 8."""
-    return [Disconnected(features=d, **options.sizes(20_000, 4_096, 60.0)) for d in (2, 8)]
+    return [Disconnected(features=d, **options.sizes(20_000, 4_096)) for d in (2, 8)]

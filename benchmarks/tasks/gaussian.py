@@ -52,4 +52,4 @@ class GaussianPair(Task):
 
 def tasks(options: Options) -> Iterable[Task]:
     """Dimensions 2, 8 and 32."""
-    return [GaussianPair(features=d, **options.sizes(50_000, 4_096, 60.0)) for d in (2, 8, 32)]
+    return [GaussianPair(features=d, **options.sizes(50_000, 4_096)) for d in (2, 8, 32)]

@@ -59,4 +59,4 @@ class HeavyTails(Task):
 
 def tasks(options: Options) -> Iterable[Task]:
     """Eight dimensions."""
-    return [HeavyTails(features=8, **options.sizes(20_000, 4_096, 60.0))]
+    return [HeavyTails(features=8, **options.sizes(20_000, 4_096))]

@@ -61,4 +61,4 @@ def _gaussian(rows: int, rng: np.random.Generator) -> Array:
 
 def tasks(options: Options) -> Iterable[Task]:
     """One for each law."""
-    return [Quantile(features=1, law=law, **options.sizes(20_000, 4_096, 60.0)) for law in LAWS]
+    return [Quantile(features=1, law=law, **options.sizes(20_000, 4_096)) for law in LAWS]

@@ -18,6 +18,7 @@ _ROWS = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
 _FEATURES = (2, 8, 32, 128, 512, 1024)
 _MIDDLE = 10_000, 8
 _THREADS, _THREADED = (1, 2), (100_000, 32)
+_BUDGET = 120.0
 _CHUNK = 1 << 18  # rows made at once
 _MAPPED_BYTES = 1 << 27  # larger arrays are memory-mapped files
 
@@ -103,8 +104,8 @@ def tasks(options: Options) -> Iterable[Task]:
     sizes = dict.fromkeys([*((one, d) for one in rows), *((n, one) for one in features)])
     shared: dict[str, Any] = {"uncapped": True}
     for count, dimension in sizes:
-        yield Scaling(features=dimension, **shared, **options.sizes(count, 2_048, 300.0))
+        yield Scaling(features=dimension, **shared, **options.sizes(count, 2_048, _BUDGET))
     n, d = (250, 8) if options.quick else _THREADED
     for threads in _THREADS:
         if threads <= (os.cpu_count() or 1):
-            yield Scaling(features=d, threads=threads, **shared, **options.sizes(n, 2_048, 300.0))
+            yield Scaling(features=d, threads=threads, **shared, **options.sizes(n, 2_048, _BUDGET))

@@ -64,5 +64,5 @@ def tasks(options: Options) -> Iterable[Task]:
         raise Unavailable("its data come with the package scanpy, which is not installed; pip install scanpy")
     source, target = cells(_COMPONENTS)
     least = min(len(source), len(target)) // 2
-    sizes = options.sizes(least, least, 60.0)
+    sizes = options.sizes(least, least)
     return [SingleCell(features=_COMPONENTS, **sizes)]

@@ -71,4 +71,4 @@ class GaussianDensity(DensityTask):
 
 def tasks(options: Options) -> Iterable[DensityTask]:
     """Dimensions 2, 8 and 21."""
-    return [GaussianDensity(features=d, **options.sizes(20_000, 10_000, 60.0)) for d in (2, 8, 21)]
+    return [GaussianDensity(features=d, **options.sizes(20_000, 10_000)) for d in (2, 8, 21)]

@@ -59,4 +59,4 @@ class PlanarDensity(DensityTask):
 
 def tasks(options: Options) -> Iterable[DensityTask]:
     """One for each shape."""
-    return [PlanarDensity(features=2, shape=shape, **options.sizes(20_000, 10_000, 60.0)) for shape in PLANAR]
+    return [PlanarDensity(features=2, shape=shape, **options.sizes(20_000, 10_000)) for shape in PLANAR]

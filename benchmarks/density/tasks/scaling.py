@@ -19,9 +19,6 @@ _MIDDLE = 10_000, 8
 class ScalingDensity(DensityTask):
     """A standard Gaussian under x ↦ Qᵀ sinh(Qx) with a random rotation Q.
 
-    Attributes:
-        uncapped: of such tasks the cost is the question.
-
     Example:
         >>> task = ScalingDensity(features=3, rows=50, test_rows=20, budget_seconds=1.0)
         >>> task.name, task.problem(0).truth.shape
@@ -64,4 +61,4 @@ def tasks(options: Options) -> Iterable[DensityTask]:
     """Growing n at d = 8, growing d at n = 10,000; a quick look has two sizes."""
     rows, features, (n, d) = ((250, 1_000), (8,), (1_000, 8)) if options.quick else (_ROWS, _FEATURES, _MIDDLE)
     sizes = dict.fromkeys([*((one, d) for one in rows), *((n, one) for one in features)])
-    return [ScalingDensity(features=one, **options.sizes(count, 2_048, 60.0)) for count, one in sizes]
+    return [ScalingDensity(features=one, **options.sizes(count, 2_048)) for count, one in sizes]

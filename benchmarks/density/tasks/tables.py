@@ -86,5 +86,5 @@ def tasks(options: Options) -> Iterable[DensityTask]:
     for table, (load, _) in TABLES.items():
         count, features = load().shape
         test = int(_TEST_SHARE * count)
-        sizes = options.sizes(count - test, test, 60.0)
+        sizes = options.sizes(count - test, test)
         yield TableDensity(features=features, table=table, **sizes)

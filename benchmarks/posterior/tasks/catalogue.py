@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import posteriors
 from benchmarks.posterior import PosteriorTask
-from benchmarks.tasks import QUICK_SECONDS, Options
+from benchmarks.tasks import FULL_SECONDS, QUICK_SECONDS, Options
 
 _DRAWS, _QUICK_DRAWS = 20_000, 4_000
 
@@ -18,7 +18,7 @@ def tasks(options: Options) -> Iterable[PosteriorTask]:
             features=posteriors.load(name).dim,
             target=name,
             draws=_QUICK_DRAWS if options.quick else _DRAWS,
-            budget_seconds=QUICK_SECONDS if options.quick else 60.0,
+            budget_seconds=QUICK_SECONDS if options.quick else FULL_SECONDS,
             quick=options.quick,
             cache=options.cache,
         )
