@@ -29,6 +29,7 @@ from benchmarks.tasks import Options, default_seeds
 from ot_lift.errors import DataError
 from ot_lift.io import atomic_file
 from ot_lift.report import squeezed, templates
+from ot_lift.report_theme import Picture
 from ot_lift.report_words import names
 
 DOCS = ROOT / "docs"
@@ -88,10 +89,10 @@ class Document:
         return squeezed(environment.get_template("findings.md.j2").render(document=self))
 
     @property
-    def pictures(self) -> dict[str, bytes]:
-        """PNG files by the names that the text has for them."""
+    def pictures(self) -> dict[str, Picture]:
+        """By the names that the text has for them."""
         found = [(one, plot) for one in self.findings for plot in one.page.plots]
-        return {f"{self.name}/{one.name}-{plot.key}.png": plot.picture.light for one, plot in found}
+        return {f"{self.name}/{one.name}-{plot.key}.png": plot.picture for one, plot in found}
 
 
 def documents(folder: Path, data: Path | None = None) -> list[Document]:
@@ -186,12 +187,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, help="the folder of data, to hold records that need it to the code")
     options = parser.parse_args(arguments)
     for document in documents(options.records, options.data):
-        files = {document.file: document.text.encode(), **document.pictures}
+        pictures = document.pictures
+        files = {document.file: document.text.encode()} | {name: one.light for name, one in pictures.items()}
         for name, content in files.items():
             with atomic_file(options.docs / name) as file:
                 file.write(content)
         for path in (options.docs / document.name).glob("*.png"):
-            if f"{document.name}/{path.name}" not in files:
+            if f"{document.name}/{path.name}" not in pictures:
                 path.unlink()
     return 0
 

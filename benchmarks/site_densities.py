@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from benchmarks.methods import OURS
 from ot_lift.report_figures import Plot
-from ot_lift.report_theme import Theme, panels, render
+from ot_lift.report_theme import Picture, Theme, panels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,7 +39,7 @@ def density_plot(records: Sequence[Record]) -> Plot | None:
         "Points that judge, and each method's density, all on one scale; what is higher than the 99th percentile of "
         f"all pixels that show anything is as dark as that. Seed {drawn[0]['seed']}.",
         "Points of the data, and for every method a picture of its density on the same square.",
-        render(lambda theme: _draw(points, pictures, theme)),
+        Picture(lambda theme: _draw(points, pictures, theme)),
     )
 
 

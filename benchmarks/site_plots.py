@@ -13,7 +13,7 @@ from benchmarks.site_densities import density_plot
 from benchmarks.site_words import BASELINE
 from ot_lift.report_figures import Plot
 from ot_lift.report_plots import displacement
-from ot_lift.report_theme import Theme, panels, plain_ticks, render
+from ot_lift.report_theme import Picture, Theme, panels, plain_ticks
 from ot_lift.report_words import names, number
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _trade_off(records: Sequence[Record]) -> Plot | None:
         "Quality against time",
         told.strip(),
         f"{metric.title} against fit time by method, single seeds as small dots.",
-        render(lambda theme: _draw_trade_off(_all_times(records), quality, front, hollow, metric, theme)),
+        Picture(lambda theme: _draw_trade_off(_all_times(records), quality, front, hollow, metric, theme)),
     )
 
 
@@ -196,7 +196,7 @@ def _over_time(records: Sequence[Record]) -> Plot | None:
         "Error over the time of the fit",
         f"The last point of each curve: {told} (the last seed). Dots are methods that have no error before they end.",
         "L2-UVP over wall-clock time, a line for each seed of each method that can be watched.",
-        render(lambda theme: _draw_over_time(watched, peers, theme)),
+        Picture(lambda theme: _draw_over_time(watched, peers, theme)),
     )
 
 
@@ -234,5 +234,5 @@ def _maps(records: Sequence[Record]) -> Plot | None:
         "Where points go",
         f"Arrows from fresh source points to their images; seed {drawn[0]['seed']}.",
         "For every method, arrows from source points to where the map sends them, over source and target.",
-        render(lambda theme: displacement(source, target, images, theme, ours=OURS, columns=("x₁", "x₂"))),
+        Picture(lambda theme: displacement(source, target, images, theme, ours=OURS, columns=("x₁", "x₂"))),
     )

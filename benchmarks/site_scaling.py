@@ -12,7 +12,7 @@ from benchmarks.metrics import BY_KEY, by_method, mean_of
 from benchmarks.site_words import BASELINE
 from ot_lift.report_figures import Plot
 from ot_lift.report_tables import Cell, Column, Row, Table
-from ot_lift.report_theme import Theme, legend, panels, plain_ticks, render
+from ot_lift.report_theme import Picture, Theme, legend, panels, plain_ticks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -207,7 +207,7 @@ def _plot(costs: Mapping[str, Series], axis: str, symbol: str) -> Plot:
         f"Costs over {symbol}",
         "Means over seeds; a line that ends early is a method that ran out of time or memory.",
         f"Costs by method over {symbol}, logarithmic axes.",
-        render(lambda theme: _draw(costs, symbol, theme)),
+        Picture(lambda theme: _draw(costs, symbol, theme)),
     )
 
 

@@ -33,7 +33,7 @@ from ot_lift.peers import EMDMethod, LinearMethod, MappingMethod, SinkhornMethod
 from ot_lift.report import Gallery, Photograph, Plot, write_report
 from ot_lift.report_places import check_map_folder, check_report_folder
 from ot_lift.report_plots import clouds
-from ot_lift.report_theme import photograph, render, to_bytes
+from ot_lift.report_theme import Picture, photograph, to_bytes
 from ot_lift.report_words import number, seconds
 
 __all__ = ["colour_transfer", "demo_peers"]
@@ -313,7 +313,7 @@ def _cloud_plot(found: Comparison) -> Plot:
         f"the least energy distance to the target, {number(found[closest[0]].energy)}; two halves of the target reach "
         f"{number(found.energy_null)}, so methods below that are not told apart.",
         "Scatter plots of the colours of source, target and every method's image.",
-        render(lambda theme: clouds(images, theme, ours=_OURS)),
+        Picture(lambda theme: clouds(images, theme, ours=_OURS)),
     )
 
 

@@ -18,7 +18,7 @@ from ot_lift.posterior_trust import TrustWarning
 from ot_lift.report import Section
 from ot_lift.report_figures import Plot
 from ot_lift.report_posterior import PosteriorRun, columns_by_label, marginals
-from ot_lift.report_theme import render
+from ot_lift.report_theme import Picture
 
 if TYPE_CHECKING:
     from ot_lift.numpyro_nuts import NutsRun
@@ -141,7 +141,7 @@ def _section(run: PosteriorRun) -> Section:
         "Marginals of the posterior",
         f"Every coefficient by {run.draws:,} independent draws of the map{beside}.",
         f"Histograms of five coefficients by the map{beside}.",
-        render(lambda theme: marginals(ours, theirs, theme)),
+        Picture(lambda theme: marginals(ours, theirs, theme)),
     )
     verdict, *more = run.sentences()
     return Section(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ot_lift import report_plots as draw
 from ot_lift import report_words as words
 from ot_lift.comparison import Comparison
-from ot_lift.report_theme import Picture, render
+from ot_lift.report_theme import Picture
 
 __all__ = ["Plot", "standard_plots"]
 
@@ -74,7 +74,7 @@ def _pushforward(comparison: Comparison, *, ours: str) -> Plot:
         f"{words.verdict(comparison, 'sliced_w2', ours=ours)} In the grey band the transported points cannot be told "
         "from the target at this sample size.",
         "Energy distance and sliced W2 to the target by method, each with the noise level as a grey band.",
-        render(lambda theme: draw.pushforward(energy, sliced, nulls, theme, ours=ours)),
+        Picture(lambda theme: draw.pushforward(energy, sliced, nulls, theme, ours=ours)),
     )
 
 
@@ -86,7 +86,7 @@ def _trade_off(comparison: Comparison, *, ours: str) -> Plot:
         f"{words.time_sentence(comparison, ours=ours)} To use: "
         f"{words.verdict(comparison, 'transport_seconds', ours=ours)}",
         "Energy distance to the target against fit time, by method, on logarithmic axes.",
-        render(lambda theme: draw.trade_off(seconds, energy, comparison.energy_null, theme, ours=ours)),
+        Picture(lambda theme: draw.trade_off(seconds, energy, comparison.energy_null, theme, ours=ours)),
     )
 
 
@@ -103,7 +103,7 @@ def _values_of_w2(comparison: Comparison, *, ours: str) -> Plot:
         "W2² and transport cost",
         words.w2_sentence(comparison, ours=ours),
         "Transport cost and W2² by method, with the certificate's lower and upper limit as a band.",
-        render(lambda theme: draw.values_of_w2(values, limits, costs, theme, ours=ours)),
+        Picture(lambda theme: draw.values_of_w2(values, limits, costs, theme, ours=ours)),
     )
 
 
@@ -116,7 +116,7 @@ def _displacement(comparison: Comparison, *, columns: Sequence[str], ours: str) 
         "Where points go",
         f"{words.cost_sentence(comparison, ours=ours)}{projected}",
         "For every method, arrows from held-out source points to where the map sends them, over source and target.",
-        render(lambda theme: draw.displacement(source, target, images, theme, ours=ours, columns=columns)),
+        Picture(lambda theme: draw.displacement(source, target, images, theme, ours=ours, columns=columns)),
     )
 
 
@@ -128,7 +128,7 @@ def _marginals(comparison: Comparison, *, columns: Sequence[str], ours: str) -> 
         "Column by column",
         words.marginal_sentence(comparison, columns=columns, ours=ours),
         "Densities of single columns: the target filled, the transported points of every method as lines.",
-        render(lambda theme: draw.marginals(source, target, images, theme, ours=ours, columns=columns)),
+        Picture(lambda theme: draw.marginals(source, target, images, theme, ours=ours, columns=columns)),
     )
 
 
@@ -140,5 +140,5 @@ def _convergence(comparison: Comparison, *, ours: str) -> Plot:
         f"Convergence of {ours}",
         words.convergence_sentence(history, stop_reason=details.get("stop_reason", ""), ours=ours),
         "Held-out value of the fit against wall time, the whole run and its later part.",
-        render(lambda theme: draw.convergence(history, theme)),
+        Picture(lambda theme: draw.convergence(history, theme)),
     )

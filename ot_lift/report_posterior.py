@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ot_lift.errors import DataError
 from ot_lift.io import atomic_file
 from ot_lift.report import json_text, templates
-from ot_lift.report_theme import Theme, legend, panels, render
+from ot_lift.report_theme import Picture, Theme, legend, panels
 from ot_lift.report_words import number, seconds
 
 if TYPE_CHECKING:
@@ -179,8 +179,8 @@ def write_posterior_report(run: PosteriorRun, folder: Path) -> Path:
     ours = columns_by_label(run.sites)
     theirs = None if run.reference is None else columns_by_label(run.reference.draws)
     plots = [
-        ("Marginals", "Densities of single entries.", render(lambda theme: marginals(ours, theirs, theme))),
-        ("Pairs", "Draws of the first entries, two by two.", render(lambda theme: _pairs(ours, theirs, theme))),
+        ("Marginals", "Densities of single entries.", Picture(lambda theme: marginals(ours, theirs, theme))),
+        ("Pairs", "Draws of the first entries, two by two.", Picture(lambda theme: _pairs(ours, theirs, theme))),
     ]
     with atomic_file(folder / "report.json") as file:
         file.write(json_text({"format": _FORMAT, **run.record()}).encode())

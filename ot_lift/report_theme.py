@@ -10,6 +10,7 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,7 +34,6 @@ __all__ = [
     "panels",
     "photograph",
     "plain_ticks",
-    "render",
     "to_bytes",
 ]
 
@@ -97,15 +97,23 @@ DARK = Theme(
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure as PNG, for a light and for a dark page."""
+    """A figure as PNG, for a light and for a dark page; either is drawn when it is first asked for.
 
-    light: bytes
-    dark: bytes
+    Attributes:
+        draw: gives the figure in a theme.
+    """
 
+    draw: Callable[[Theme], Figure]
 
-def render(draw: Callable[[Theme], Figure]) -> Picture:
-    """Draw in both themes."""
-    return Picture(light=_png(draw(LIGHT)), dark=_png(draw(DARK)))
+    @cached_property
+    def light(self) -> bytes:
+        """The PNG for a light page."""
+        return _png(self.draw(LIGHT))
+
+    @cached_property
+    def dark(self) -> bytes:
+        """The PNG for a dark page."""
+        return _png(self.draw(DARK))
 
 
 def _png(figure: Figure) -> bytes:

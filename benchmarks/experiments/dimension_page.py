@@ -21,7 +21,7 @@ from benchmarks.experiments.pages import OURS, failures, medians, order_of, part
 from benchmarks.metrics import by_method
 from ot_lift.report_figures import Plot
 from ot_lift.report_tables import Cell, Column, Row, Table
-from ot_lift.report_theme import Theme, legend, panels, plain_ticks, render
+from ot_lift.report_theme import Picture, Theme, legend, panels, plain_ticks
 from ot_lift.report_words import names, number
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def _plot(records: Sequence[Record], order: Sequence[str], protocol: str) -> Plo
         *(f"dimension-{protocol}", f"Above the entropy against dimension, {protocol}"),
         f"A dot is a seed, a line goes through the medians; less than {_LEAST:g} is drawn there.",
         "Nats above the entropy over dimension, a panel for each family, a line for each method, both logarithmic.",
-        render(lambda theme: _draw(records, order, theme)),
+        Picture(lambda theme: _draw(records, order, theme)),
     )
 
 

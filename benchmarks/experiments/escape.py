@@ -17,7 +17,7 @@ from benchmarks.experiments.training import SHOULDER
 from benchmarks.tasks import Options
 from ot_lift.report_figures import Plot
 from ot_lift.report_tables import Cell, Column, Row, Table
-from ot_lift.report_theme import Theme, panels, plain_ticks, render
+from ot_lift.report_theme import Picture, Theme, panels, plain_ticks
 from ot_lift.report_words import number
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def page(records: Sequence[Mapping[str, Any]]) -> Page:
     plot = Plot(
         *("rates", "Rate of escape against noise", "Dots: simulated, every seed. Line: exact."),
         "Rate of escape over the noise in the slack, simulated as dots and exact as a line.",
-        render(lambda theme: _draw(records, theme)),
+        Picture(lambda theme: _draw(records, theme)),
     )
     explanation = "Median over seeds, every seed below it."
     return Page(told, [("Rates", explanation, table)], [plot], [("rate of escape", "One over the mean time.")])

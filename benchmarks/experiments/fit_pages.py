@@ -11,7 +11,7 @@ from benchmarks.experiments.pages import OURS, medians, order_of, part, seeds_ce
 from benchmarks.metrics import by_method
 from ot_lift.report_figures import Plot
 from ot_lift.report_tables import Cell, Column, Row, Table
-from ot_lift.report_theme import Theme, panels, plain_ticks, render
+from ot_lift.report_theme import Picture, Theme, panels, plain_ticks
 from ot_lift.report_words import number, seconds
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def dots(key: str, title: str, places: Places, figure: str, label: str, *, metho
     return Plot(
         *(key, title, "A dot is a seed, a bar the median."),
         f"{label} by method, a panel for each target, a dot for each seed, logarithmic.",
-        render(lambda theme: _draw_dots(places, figure, methods, theme)),
+        Picture(lambda theme: _draw_dots(places, figure, methods, theme)),
     )
 
 

@@ -24,7 +24,7 @@ from benchmarks.experiments.flows import GAUSSIAN, MODELS
 from benchmarks.experiments.pages import OURS, curves, failures, medians, order_of, part, settings_of
 from benchmarks.metrics import by_method
 from ot_lift.report_figures import Plot
-from ot_lift.report_theme import Theme, panels, render
+from ot_lift.report_theme import Picture, Theme, panels
 from ot_lift.report_words import number
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def _densities(places: Places, order: Sequence[str], protocol: str) -> Plot | No
     return Plot(
         *(f"densities-{protocol}", f"Fitted densities, {protocol}", "The first seed of every method."),
         f"Fitted densities in the plane: {', '.join(shown)}.",
-        render(lambda theme: _draw(shown, theme)),
+        Picture(lambda theme: _draw(shown, theme)),
     )
 
 

@@ -21,7 +21,7 @@ from benchmarks.experiments.fit_pages import (
 )
 from benchmarks.experiments.pages import OURS, curves, failures, medians, order_of, part, settings_of
 from ot_lift.report_figures import Plot
-from ot_lift.report_theme import Theme, legend, panels, render
+from ot_lift.report_theme import Picture, Theme, legend, panels
 from ot_lift.report_words import names, number
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _plots(own: Places, order: Sequence[str], protocol: str) -> list[Plot]:
             f"Densities over targets, {protocol}",
             "The target is filled; the first seed of every method.",
             "Fitted densities as lines over the filled target, a panel for each target.",
-            render(lambda theme: _draw_densities(own, order, theme)),
+            Picture(lambda theme: _draw_densities(own, order, theme)),
         ),
         curves(
             *(

@@ -24,7 +24,7 @@ from benchmarks.experiments.fit_pages import (
 )
 from benchmarks.experiments.pages import OURS, curves, failures, order_of
 from ot_lift.report_figures import Plot
-from ot_lift.report_theme import Theme, panels, render
+from ot_lift.report_theme import Picture, Theme, panels
 from ot_lift.report_words import number
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _contours(title: str, records: Sequence[Record]) -> Plot:
         "Levels of the density, the target's dotted behind the others'; the first seed of every method, with its "
         "total variation.",
         f"Contours of the target and of fitted densities, {title.lower()}.",
-        render(lambda theme: _draw(densities, theme)),
+        Picture(lambda theme: _draw(densities, theme)),
     )
 
 

@@ -14,7 +14,7 @@ from benchmarks.experiments.pages import OURS, medians, order_of, seeds_cell
 from benchmarks.metrics import percent
 from ot_lift.report_figures import Plot
 from ot_lift.report_tables import Cell, Column, Row, Table
-from ot_lift.report_theme import Theme, panels, render
+from ot_lift.report_theme import Picture, Theme, panels
 from ot_lift.report_words import names
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _plots(records: Sequence[Record], place: str) -> list[Plot]:
             "begins, a star where it ends. Each plane has its own directions, length and scale of brightness. The "
             "last one goes through three ends. The first seed.",
             f"The loss on planes as shades with the path of a fit on each, a panel for each of {', '.join(own)}.",
-            render(lambda theme: _draw(own, theme)),
+            Picture(lambda theme: _draw(own, theme)),
         )
     ]
 

@@ -22,7 +22,7 @@ from benchmarks.experiments.likelihood_page import (
 )
 from benchmarks.experiments.pages import OURS, order_of, part, settings_of
 from ot_lift.report_figures import Plot
-from ot_lift.report_theme import Theme, panels, render
+from ot_lift.report_theme import Picture, Theme, panels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -72,7 +72,7 @@ def _samples(records: Sequence[Record], images: str, protocol: str) -> list[Plot
             "Draws of every class's density through the decoder, from the same latents for each method; on top test "
             "images that went through the autoencoder. The first seed.",
             f"Pictures of digits, a block of rows for each of {', '.join(titles.values())}, a column for each class.",
-            render(lambda theme: _draw(sheets, titles, theme)),
+            Picture(lambda theme: _draw(sheets, titles, theme)),
         )
     ]
 

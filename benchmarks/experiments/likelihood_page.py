@@ -13,7 +13,7 @@ from benchmarks.experiments.pages import OURS, curves, medians, order_of, part, 
 from benchmarks.metrics import by_method
 from ot_lift.report_figures import Plot
 from ot_lift.report_tables import Cell, Column, Row, Table
-from ot_lift.report_theme import Theme, panels, render
+from ot_lift.report_theme import Picture, Theme, panels
 from ot_lift.report_words import names, seconds
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def plots(records: Sequence[Record], protocol: str, *, curve_places: Sequence[st
     gains = {place: gain for place, some in by_place(own).items() if (gain := _gains(some, order))}
     found: list[Plot] = []
     if gains:
-        picture = render(lambda theme: draw_gains(gains, order, theme))
+        picture = Picture(lambda theme: draw_gains(gains, order, theme))
         alt = "Test NLL less the Gaussian's by method, a panel for each set of points, a dot for each seed."
         told = "Nats; under 0 is better than the Gaussian with full covariance. A dot is a seed, a bar the median."
         found.append(Plot(f"gains-{protocol}", f"Test NLL less the Gaussian's, {protocol}", told, alt, picture))

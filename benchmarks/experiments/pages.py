@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.metrics import by_method, figure_of
 from ot_lift.report_figures import Plot
 from ot_lift.report_tables import Cell
-from ot_lift.report_theme import Theme, legend, panels, plain_ticks, render
+from ot_lift.report_theme import Picture, Theme, legend, panels, plain_ticks
 from ot_lift.report_words import number
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def curves(
     if not drawn:
         return None
     alt = f"{label} over the steps of training, a panel for each of {', '.join(drawn)}, a line for each method."
-    return Plot(key, title, sentence, alt, render(lambda theme: _curves(drawn, methods, label, least, whole, theme)))
+    return Plot(key, title, sentence, alt, Picture(lambda theme: _curves(drawn, methods, label, least, whole, theme)))
 
 
 def _curves(
