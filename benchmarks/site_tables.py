@@ -92,7 +92,7 @@ def _ended_well(name: str, records: Sequence[Record]) -> Cell:
     own = [record for record in records if record["method"] == name]
     well = sum(record["status"] == "ok" for record in own)
     marked = sum(record["timing"]["contended"] for record in own)
-    return Cell(f"{well} of {len(own)}", well, small=f"{marked} times marked" if marked else "")
+    return Cell(f"{well} of {len(own)}", well, small=f"{marked} time{'s' * (marked > 1)} marked" if marked else "")
 
 
 def overview_table(tasks: Mapping[str, Sequence[Record]]) -> Table:

@@ -81,7 +81,10 @@ LIGHT = Theme(
     source="#8a97a8",
     target="#e08a00",
     ours="#1f5fd6",
-    peers=("#8c8c8c", "#0f8a6a", "#a03cc0", "#d1365c", "#7a5a36", "#2a9bb5", "#b8860b", "#3f4a9e"),
+    peers=(
+        *("#8c8c8c", "#0f8a6a", "#a03cc0", "#d1365c", "#7a5a36", "#2a9bb5", "#b8860b", "#3f4a9e"),
+        *("#e36bae", "#7f9a1f", "#3b4450"),
+    ),
 )
 DARK = Theme(
     ink="#e6ebf2",
@@ -91,7 +94,10 @@ DARK = Theme(
     source="#76859a",
     target="#f5b041",
     ours="#6ea1ff",
-    peers=("#a5a5a5", "#3cc79f", "#cf86e8", "#ff7f9d", "#c79c6d", "#62cfe8", "#e3b341", "#9aa4f2"),
+    peers=(
+        *("#a5a5a5", "#3cc79f", "#cf86e8", "#ff7f9d", "#c79c6d", "#62cfe8", "#e3b341", "#9aa4f2"),
+        *("#f7a8d3", "#c3d95b", "#d7dde4"),
+    ),
 )
 
 

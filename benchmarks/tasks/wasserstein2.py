@@ -14,8 +14,6 @@ from benchmarks.quality import EVALUATION_SEED
 from benchmarks.tasks import Options, Problem, Task, Unavailable
 from benchmarks.w2_truth import Wasserstein2Benchmark, available_dimensions
 
-_BUDGET, _BUDGET_IN_THE_PLANE = 600.0, 180.0
-
 
 @dataclass(frozen=True)
 class Wasserstein2(Task):
@@ -78,7 +76,7 @@ def tasks(options: Options) -> Iterable[Task]:
             spend_budget=True,
             folder=folder,
             weights_sha256=_digest(folder, d),
-            **options.sizes(200_000, 4_096, _BUDGET if d > 2 else _BUDGET_IN_THE_PLANE),
+            **options.sizes(200_000, 4_096, 600.0),
         )
         for d in available_dimensions(folder)
     ]
