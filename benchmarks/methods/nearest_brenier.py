@@ -14,6 +14,8 @@ from ot_lift.discrete import import_pot
 from ot_lift.errors import ConvergenceError
 from ot_lift.methods import BaseMethod, Method
 
+_IN_A_QUICK_LOOK = "gaussian-"
+
 
 class NearestBrenierMethod(BaseMethod):
     """The potential with curvature between two constants whose gradient is nearest to pushing X onto Y.
@@ -96,8 +98,11 @@ def _standardised(points: Array) -> tuple[Array, tuple[Any, float]]:
 
 
 def methods(task: Task) -> Iterable[Method]:
-    """With as few points as its fit can hold; where the cost is the question it has nothing to say."""
-    if task.uncapped:
+    """With as few points as its fit can hold; where the cost is the question it has nothing to say.
+
+    In a quick look on one family of tasks: importing cvxpy and a program take ten seconds.
+    """
+    if task.uncapped or (task.quick and not task.name.startswith(_IN_A_QUICK_LOOK)):
         return []
     if find_spec("cvxpy") is None:
         raise Unavailable("POT solves it with the package cvxpy, which is not installed; pip install cvxpy")
