@@ -199,7 +199,7 @@ def _fitted(cell: Cell, problem: Problem, folder: Path) -> dict[str, Any]:
     budget = cell.task.budget_seconds
     limits = {
         "start": 300.0,  # for a machine that has to read the libraries from a cold disk
-        "fit": 2 * budget + 60 if cell.method.keeps_budget else budget,  # room for what a budget does not cover
+        "fit": cell.task.fit_limit(keeps_budget=cell.method.keeps_budget),
         "evaluation": max(120.0, 2 * budget),
     }
     job = Job(folder, Phases(folder, limits), cell.seed, budget, alone=True)

@@ -19,6 +19,7 @@ from jinja2 import FileSystemLoader
 from benchmarks.cells import BaseCell
 from benchmarks.experiments import EXPERIMENTS, Page, experiment_cells, find_experiment
 from benchmarks.kinds import offers
+from benchmarks.methods import OURS
 from benchmarks.metrics import METRICS, by_method
 from benchmarks.record import RESULTS, ROOT
 from benchmarks.runner import Plan, read_cells
@@ -48,7 +49,7 @@ class Finding:
         words: what it is.
         cells: how many have a record.
         seeds: they have, in words.
-        whole: whether all of its cells have one, or every method of a task that has any.
+        whole: whether all of its cells have one; of a task, those of methods with any and of ours.
         page: what they say.
     """
 
@@ -138,7 +139,10 @@ def _comparisons(records: Sequence[Record], folder: Path, data: Path | None) -> 
             tasks.setdefault(record["task"], []).append(record)
     if not tasks:
         return []
+    variants: dict[tuple[Any, ...], set[str]] = {}
     for offer in offers(Options(data))[0]:
+        ours = {method.name for method in offer.methods if method.name.startswith(OURS)}
+        variants.setdefault(_sort(offer.task.settings()), set()).update(ours)
         if own := tasks.get(offer.task.name):
             there = {(record["method"], record["seed"]): record["settings"]["threads"] for record in own}
             made = [
@@ -148,18 +152,31 @@ def _comparisons(records: Sequence[Record], folder: Path, data: Path | None) -> 
                 if name == method.name
             ]
             _check(offer.task.name, made, folder)
-    return [_comparison(task, own) for task, own in tasks.items()]
+    found = []
+    for task, own in tasks.items():
+        settings = own[0]["settings"]["task"]
+        found.append(_comparison(task, own, variants.get(_sort(settings), set())))
+    return found
 
 
-def _comparison(task: str, own: Sequence[Record]) -> Finding:
+def _sort(settings: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What decides which variants of ours are compared on a task: its kind, and whether its cost is the question."""
+    return settings.get("kind"), settings.get("uncapped")
+
+
+def _comparison(task: str, own: Sequence[Record], variants: set[str]) -> Finding:
+    """Whole with every seed of each method that has any record, and of each variant of ours.
+
+    Which peers are installed decides nothing: the document is the same everywhere.
+    """
     settings = own[0]["settings"]["task"]
     told = "Mean and standard deviation over seeds, on points that no fit saw. Bold: not beaten beyond noise."
     metrics = [(metric.title, metric.note) for metric in METRICS if by_method(own, metric.key)]
     seeds = sorted({one["seed"] for one in own})
-    methods = {one["method"] for one in own}
+    methods = {one["method"] for one in own} | variants
     return Finding(
         *(task, settings["title"], settings["words"], len(own), _seeds([str(seed) for seed in seeds])),
-        whole={(one["method"], one["seed"]) for one in own} >= set(product(methods, default_seeds(task))),
+        whole={(one["method"], one["seed"]) for one in own} >= set(product(methods, default_seeds(settings))),
         page=Page(verdict(own), [("Every method", told, task_table(own))], task_plots(own), metrics),
     )
 

@@ -68,7 +68,7 @@ def chosen_cells(
         names: Of tasks ("gaussian-d8"), families of tasks ("gaussian"), kinds of them ("map", "density",
             "posterior") and methods; with no task or no method among them, all of these.
         options: What tasks are built from.
-        seeds: Of data and fits; None for those of the task, with a quick run for 0.
+        seeds: Of data and fits; None for those of `default_seeds`.
         threads: Of every method, but for tasks on threads.
 
     Returns:
@@ -96,7 +96,7 @@ def chosen_cells(
         offer.kind.cell(offer.task, method, seed, offer.task.own_threads or threads)
         for offer in found
         if offer.names & wanted
-        for seed in (seeds if seeds is not None else (0,) if options.quick else default_seeds(offer.task.name))
+        for seed in (default_seeds(offer.task.settings()) if seeds is None else seeds)
         for method in offer.methods
         if method.name in wanted_methods
     ]

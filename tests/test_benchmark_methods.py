@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -9,12 +10,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import ot
 import pytest
 
 from benchmarks.cells import Cell, run_cell
 from benchmarks.centred import CentredMethod, in_blocks
 from benchmarks.methods import find_methods
 from benchmarks.methods.brenier import WatchedBrenierMethod
+from benchmarks.methods.nearest_brenier import NearestBrenierMethod
 from benchmarks.methods.ott_entropic import OTTEntropicMethod
 from benchmarks.methods.ott_neural import OTTNeuralDualMethod
 from benchmarks.step_sizes import GRID, RULE
@@ -85,7 +88,15 @@ def test_the_neural_dual_is_quick_on_one_task_alone() -> None:
     pytest.importorskip("ott", reason="OTT-JAX is not installed")
     for features, there in ((2, False), (8, True)):
         quick = GaussianPair(features=features, rows=10, test_rows=10, budget_seconds=1.0, quick=True)
-        assert ("OTT neural dual" in {method.name for method in find_methods(quick)[0]}) == there
+        names = {method.name for method in find_methods(quick)[0]}
+        assert ("OTT neural dual" in names) == ("OTT neural dual, amortised" in names) == there
+
+
+def test_the_amortised_neural_dual_has_minutes_or_is_left_out() -> None:
+    pytest.importorskip("ott", reason="OTT-JAX is not installed")
+    for spend in (False, True):
+        methods = find_methods(dataclasses.replace(PAIR, spend_budget=spend))[0]
+        assert ("OTT neural dual, amortised" in {method.name for method in methods}) == spend
 
 
 def test_the_neural_dual_wants_a_budget(rng: np.random.Generator) -> None:
@@ -179,3 +190,37 @@ def test_otts_neural_dual_ends_on_its_budget_and_says_how_far_it_came(amortised:
     seconds, errors = zip(*record["details"]["curve"], strict=True)
     assert list(seconds) == sorted(seconds) and seconds[0] > 0 and seconds[-1] < 1.5 * PAIR.budget_seconds
     assert min(errors) > 0 and errors[-1] == pytest.approx(record["figures"]["l2_uvp"], rel=1e-2)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_nearest_brenier_potential_is_near_a_linear_map(rng: np.random.Generator) -> None:
+    pytest.importorskip("cvxpy", reason="cvxpy is not installed")
+    x = rng.normal(size=(40, 2))
+    method = NearestBrenierMethod(max_points=15, iterations=1).fit(x, 2 * x + 3)
+    assert np.abs(method.transport(x[:5]) - (2 * x[:5] + 3)).mean() < 1
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_nearest_brenier_potential_moves_points_as_pots_own_programs_do(
+    rng: np.random.Generator, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("cvxpy", reason="cvxpy is not installed")
+    found: list[Any] = []
+    own = ot.mapping.nearest_brenier_potential_fit
+
+    def noted(*arguments: Any, **options: Any) -> Any:
+        found.append((arguments[0], *own(*arguments, **options), options))
+        return found[-1][1:3]
+
+    monkeypatch.setattr("ot.mapping.nearest_brenier_potential_fit", noted)
+    x, y = rng.normal(size=(12, 3)), np.sinh(rng.normal(size=(12, 3)))
+    method = NearestBrenierMethod(max_points=12, iterations=1, least=0.2, greatest=4.0).fit(x, y)
+    ((points, values, gradients, options),) = found
+    del options["its"]
+    fresh = rng.normal(size=(6, 3))
+    home, away = (float(np.sqrt(np.square(one - one.mean(0)).sum(1).mean())) for one in (x, y))
+    standardised = (fresh - x.mean(0)) / home
+    _, both = ot.mapping.nearest_brenier_potential_predict_bounds(points, values, gradients, standardised, **options)
+    np.testing.assert_allclose(method.transport(fresh), both[0] * away + y.mean(0), atol=1e-3 * away)

@@ -16,7 +16,6 @@ from typing import Any, Self
 import benchmark_records
 import joblib
 import numpy as np
-import ot
 import pytest
 import torch
 from forks import Forks, forks
@@ -29,7 +28,6 @@ from benchmarks.cli import app
 from benchmarks.machine import Moment, Usage
 from benchmarks.methods import Watcher, find_methods
 from benchmarks.methods.brenier import WatchedBrenierMethod
-from benchmarks.methods.nearest_brenier import NearestBrenierMethod
 from benchmarks.tasks import Options, Problem, Task, Unavailable, find_tasks
 from benchmarks.tasks.gaussian import GaussianPair
 from benchmarks.tasks.wasserstein2 import Wasserstein2
@@ -485,40 +483,6 @@ def test_where_cost_is_the_question_networks_grow_and_plans_take_all_points() ->
     assert methods["ot-lift twice as deep"]["hidden_features"] == hidden * 2
     assert methods["EMD"]["max_points"] == methods["Sinkhorn"]["max_points"] == 30_000
     assert methods["ot-lift"]["positivity"] == "lift" and "ot-lift softplus" not in methods
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-def test_the_nearest_brenier_potential_is_near_a_linear_map(rng: np.random.Generator) -> None:
-    pytest.importorskip("cvxpy", reason="cvxpy is not installed")
-    x = rng.normal(size=(40, 2))
-    method = NearestBrenierMethod(max_points=15, iterations=1).fit(x, 2 * x + 3)
-    assert np.abs(method.transport(x[:5]) - (2 * x[:5] + 3)).mean() < 1
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-def test_the_nearest_brenier_potential_moves_points_as_pots_own_programs_do(
-    rng: np.random.Generator, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("cvxpy", reason="cvxpy is not installed")
-    found: list[Any] = []
-    own = ot.mapping.nearest_brenier_potential_fit
-
-    def noted(*arguments: Any, **options: Any) -> Any:
-        found.append((arguments[0], *own(*arguments, **options), options))
-        return found[-1][1:3]
-
-    monkeypatch.setattr("ot.mapping.nearest_brenier_potential_fit", noted)
-    x, y = rng.normal(size=(12, 3)), np.sinh(rng.normal(size=(12, 3)))
-    method = NearestBrenierMethod(max_points=12, iterations=1, least=0.2, greatest=4.0).fit(x, y)
-    ((points, values, gradients, options),) = found
-    del options["its"]
-    fresh = rng.normal(size=(6, 3))
-    home, away = (float(np.sqrt(np.square(one - one.mean(0)).sum(1).mean())) for one in (x, y))
-    standardised = (fresh - x.mean(0)) / home
-    _, both = ot.mapping.nearest_brenier_potential_predict_bounds(points, values, gradients, standardised, **options)
-    np.testing.assert_allclose(method.transport(fresh), both[0] * away + y.mean(0), atol=1e-3 * away)
 
 
 # ------------------------------------------------------------------------------- the command line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import numpy as np
@@ -19,6 +20,7 @@ from benchmarks.tasks.colours import Colours
 from benchmarks.tasks.couplings import SHAPES
 from benchmarks.tasks.digits import rotated
 from benchmarks.tasks.disconnected import transport
+from benchmarks.tasks.gaussian import GaussianPair
 from benchmarks.tasks.quantiles import Quantile
 from benchmarks.tasks.scaling import Scaling
 
@@ -64,9 +66,9 @@ def test_a_quick_task_is_small() -> None:
 
 
 def test_a_quick_look_covers_every_method() -> None:
-    quick, full = (
-        {m.name for task in tasks for m in find_methods(task)[0]} for tasks in (TASKS, find_tasks(Options())[0])
-    )
+    tasks = find_tasks(Options())[0]
+    tasks.append(dataclasses.replace(tasks[0], spend_budget=True))  # as those that need files are
+    quick, full = ({m.name for task in some for m in find_methods(task)[0]} for some in (TASKS, tasks))
     assert quick == full
     assert all({"EMD", "linear", "ot-lift"} <= {method.name for method in find_methods(task)[0]} for task in TASKS)
 
@@ -156,3 +158,9 @@ def test_misread_classes_decide_before_the_energy_distance() -> None:
     told = verdict(found)
     assert told[0].startswith("ot-lift wins with misread 5.00%")
     assert told[1] == "Next is linear with 31.0%, 6.2 times as much: 26 more of 100 points, which matters."
+
+
+def test_a_fit_is_ended_from_outside_after_its_budget_or_well_after_one_it_keeps() -> None:
+    full = GaussianPair(features=2, rows=10, test_rows=10, budget_seconds=20.0)
+    assert full.fit_limit(keeps_budget=False) == 20 and full.fit_limit(keeps_budget=True) == 100
+    assert dataclasses.replace(full, budget_seconds=1.0, quick=True).fit_limit(keeps_budget=False) == 10

@@ -45,7 +45,7 @@ class DensityCell(BudgetCell):
         budget = self.task.budget_seconds
         return {
             "start": 300.0,  # for a machine that has to read the libraries from a cold disk
-            "fit": 2 * budget + 60 if self.method.keeps_budget else budget,
+            "fit": self.task.fit_limit(keeps_budget=self.method.keeps_budget),
             "evaluation": max(120.0, 2 * budget),
         }
 

@@ -44,7 +44,10 @@ class NearestBrenierMethod(BaseMethod):
     def fit(self, X: Array, Y: Array, *, random_state: int = 0, max_seconds: float | None = None) -> Self:
         """Fit on random points, as many on either side."""
         count = min(self.settings["max_points"], len(X), len(Y))
-        self.notes = [f"fitted on {count:,} of {len(X):,} source and {len(Y):,} target points (its cap)"]
+        self.notes = [
+            f"fitted on {count:,} of {len(X):,} source and {len(Y):,} target points (its cap)",
+            "points are moved by POT's convex program, written once for all of them",
+        ]
         rng = np.random.default_rng(random_state)
         (self._points, self._home), (images, self._away) = (
             _standardised(np.asarray(points)[rng.choice(len(points), count, replace=False)]) for points in (X, Y)

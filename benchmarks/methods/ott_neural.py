@@ -215,14 +215,16 @@ def _split(points: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], np
 
 
 def methods(task: Task) -> Iterable[Method]:
-    """With the task's budget, so not where the cost is the question.
+    """With the task's budget, so not where the cost is the question; the amortised one where it is of minutes.
 
-    In a quick look on one task and untuned: JAX compiles for longer than that budget.
+    In a quick look both on one task and untuned: JAX compiles for longer than that budget.
     """
     if task.uncapped:
         return []
     if missing := [name for name in ("ott", "flax", "optax") if find_spec(name) is None]:
         raise Unavailable(f"{', '.join(missing)} not installed; pip install 'ot-lift[peers]'")
-    if task.quick:
-        return [OTTNeuralDualMethod(learning_rate=_QUICK_RATE)] if task.name == _IN_A_QUICK_LOOK else []
-    return [OTTNeuralDualMethod(), OTTNeuralDualMethod(amortised=True)]
+    if task.quick and task.name != _IN_A_QUICK_LOOK:
+        return []
+    rate = _QUICK_RATE if task.quick else None
+    kinds = (False, True) if task.quick or task.spend_budget else (False,)
+    return [OTTNeuralDualMethod(amortised=amortised, learning_rate=rate) for amortised in kinds]

@@ -10,7 +10,7 @@ import dataclasses
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -25,7 +25,6 @@ Sampler = Callable[[int, np.random.Generator], Array]
 
 FULL_SECONDS = 20.0  # of a fit, where a task does not say otherwise
 QUICK_SECONDS = 1.0  # of a fit in a quick look
-_LONG = ("scaling-", "density-scaling-", "wasserstein2-")  # names of tasks on which a seed takes about an hour
 
 
 class Unavailable(Exception):
@@ -58,14 +57,17 @@ class Options:
         return {"rows": rows, "test_rows": test_rows, "budget_seconds": budget_seconds, "quick": self.quick}
 
 
-def default_seeds(name: str) -> tuple[int, ...]:
-    """Seeds of data and fits that are run of a task: three, one where that takes about an hour.
+def default_seeds(settings: Mapping[str, Any]) -> tuple[int, ...]:
+    """Seeds of data and fits that are run of a task, by its settings.
+
+    Three; one in a quick look, and where budgets are spent to their end or the cost is the question, as that takes an
+    hour a seed.
 
     Example:
-        >>> default_seeds("gaussian-d8"), default_seeds("scaling-n1000-d8")
+        >>> default_seeds({"quick": False}), default_seeds({"quick": False, "uncapped": True})
         ((0, 1, 2), (0,))
     """
-    return (0,) if name.startswith(_LONG) else (0, 1, 2)
+    return (0,) if any(settings.get(name) for name in ("quick", "spend_budget", "uncapped")) else (0, 1, 2)
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,16 @@ class BaseTask(ABC):
     def own_threads(self) -> int | None:
         """Threads of every method where their number is the question; None for those that the run has."""
         return None
+
+    def fit_limit(self, *, keeps_budget: bool) -> float:
+        """Seconds after which a fit is ended from outside.
+
+        A fit that keeps the budget itself has room for what a budget does not cover, one that does not has the budget,
+        and in a quick look ten of them: whether a method works is asked there, not what it comes to in a second.
+        """
+        if keeps_budget:
+            return 2 * self.budget_seconds + 60
+        return self.budget_seconds * (10 if self.quick else 1)
 
     def settings(self) -> dict[str, Any]:
         """All that decides the problem besides the seed, as JSON types."""
