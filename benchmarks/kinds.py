@@ -62,8 +62,10 @@ class Offer:
 
     @property
     def names(self) -> set[str]:
-        """What the task is called by: its name, its family and its kind."""
-        return {self.task.name, self.task.name.partition("-")[0], self.kind.name}
+        """What the task is called by: its name, its family ("gaussian", "density-gaussian") and its kind."""
+        head = f"{self.kind.name}-" if self.task.name.startswith(f"{self.kind.name}-") else ""
+        family = head + self.task.name.removeprefix(head).partition("-")[0]
+        return {self.task.name, family, self.kind.name}
 
 
 def offers(options: Options) -> tuple[list[Offer], list[str]]:

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.findings import DOCS, Document, documents
+from benchmarks.documents import DOCS, Document
+from benchmarks.findings import documents
 from benchmarks.record import RESULTS, ROOT, read_records
 from ot_lift.io import atomic_file
 from ot_lift.report_words import names
@@ -152,32 +153,22 @@ def _common(settings: Sequence[str]) -> str:
 
 
 def said(found: Sequence[Document]) -> str:
-    """The Markdown below it: for each document with findings a table, a row a finding.
+    """The Markdown below it: for each document a table with what it says as a whole and its foremost findings.
 
     Example:
-        >>> said([Document("experiments", "What the experiments say", "", [])])
-        ''
+        >>> said([Document("maps", "Maps beside other methods", "", [], ["No peer is ahead."])]).splitlines()[-1]
+        '| All of them | No peer is ahead. | [maps](docs/maps.md) |'
     """
     lines: list[str] = []
     for document in found:
-        if not document.findings:
-            continue
         lines += ["", "", f"| {document.title} | | all of it |", "|---|---|---|"]
+        if document.sentences:
+            lines.append(f"| All of them | {' '.join(document.sentences)} | [{document.name}](docs/{document.file}) |")
         for one in document.findings:
-            link = f"[{one.name}](docs/{document.file}#{_anchor(one.title)})"
-            lines.append(f"| {one.title} | {' '.join(one.page.sentences[:_SENTENCES])} | {link} |")
+            if one.foremost:
+                link = f"[{one.name}](docs/{document.file}#{one.anchor})"
+                lines.append(f"| {one.title} | {' '.join(one.page.sentences[:_SENTENCES])} | {link} |")
     return "\n".join(lines)
-
-
-def _anchor(heading: str) -> str:
-    """As GitHub makes it.
-
-    Example:
-        >>> _anchor("Does it end well, in d = 8?")
-        'does-it-end-well-in-d--8'
-    """
-    kept = (letter for letter in heading.lower() if letter.isalnum() or letter in " -_")
-    return "".join(kept).replace(" ", "-")
 
 
 def _row(one: _Measured) -> str:

@@ -58,6 +58,21 @@ class Plan:
                 finished.append(cell)
         return cls(tuple(waiting), tuple(finished), outdated)
 
+    def check(self, name: str) -> None:
+        """That no record is of other settings.
+
+        Args:
+            name: What to run if one is.
+
+        Raises:
+            DataError: One is.
+        """
+        if self.outdated:
+            raise DataError(
+                f"expected records of the code's settings, got {self.outdated} of {name} with others: "
+                f"run `python -m benchmarks run {name}`"
+            )
+
 
 def chosen_cells(
     names: Sequence[str], options: Options, *, seeds: Sequence[int] | None, threads: int

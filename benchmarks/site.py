@@ -11,7 +11,7 @@ from jinja2 import ChoiceLoader, FileSystemLoader
 from benchmarks.experiments import Page, find_experiment
 from benchmarks.metrics import METRICS, by_method, kind_of
 from benchmarks.site_plots import task_plots
-from benchmarks.site_scaling import is_scaling, scaling_content
+from benchmarks.site_scaling import SLOPES, is_scaling, scaling_content
 from benchmarks.site_tables import method_notes, overview_table, task_settings, task_table
 from benchmarks.site_words import surroundings, verdict
 from ot_lift.io import atomic_file
@@ -106,6 +106,7 @@ def _scaling_content(title: str, sizes: Mapping[str, Sequence[Record]]) -> dict[
         "words": records[0]["settings"]["task"]["words"],
         "overview": OVERVIEW,
         "pages": [(_title(own), _page(task)) for task, own in sizes.items()],
+        "slopes": SLOPES,
         "surroundings": surroundings(records),
         "quick": _quick(records),
         **scaling_content(records),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Record = Mapping[str, Any]
 Series = dict[str, dict[int, float]]
 
+SLOPES = "A slope of 1 is a cost in proportion to the size, over the largest three sizes that ended well."
 _AXES = {"rows": ("n", "points"), "features": ("d", "dimensions"), "threads": ("threads", "cores that may work")}
 _COSTS = (
     *("fit_seconds", "transport_seconds", "invert_seconds", "score_seconds", "sample_seconds", "peak_memory_bytes"),

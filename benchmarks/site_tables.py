@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.methods import OURS
 from benchmarks.metrics import METRICS, Metric, by_method, level_of, mean_of, quality_of
 from benchmarks.ranks import Standing, standings
-from benchmarks.site_words import BASELINE, places
+from benchmarks.site_words import BASELINE, leads, mean_ranks, places
 from ot_lift.report_tables import Cell, Column, Notes, Row, Table
 
 Record = Mapping[str, Any]
@@ -103,10 +103,9 @@ def overview_table(tasks: Mapping[str, Sequence[Record]]) -> Table:
     """
     standing = {task: places(records) for task, records in tasks.items()}
     values = {task: by_method(records, quality_of(records).key) for task, records in tasks.items()}
-    methods = dict.fromkeys(record["method"] for records in tasks.values() for record in records)
-    ranks = {name: statistics.fmean(_ranks(name, tasks, standing)) for name in methods}
+    ranks = mean_ranks(tasks)
     rows = []
-    for name in sorted(methods, key=ranks.__getitem__):
+    for name in ranks:
         mean = Cell(f"{ranks[name]:.1f}", ranks[name])
         cells = [
             _quality(quality_of(records), values[task].get(name), standing[task].get(name))
@@ -117,16 +116,22 @@ def overview_table(tasks: Mapping[str, Sequence[Record]]) -> Table:
     return Table((Column("method"), Column("mean rank", sorted=True), *headings), tuple(rows))
 
 
-def _ranks(
-    name: str, tasks: Mapping[str, Sequence[Record]], standing: Mapping[str, Mapping[str, Standing]]
-) -> list[int]:
-    """A method's place in every task that it was run on."""
-    found = []
-    for task, records in tasks.items():
-        methods = {record["method"] for record in records}
-        if name in methods:
-            found.append(standing[task][name].rank if name in standing[task] else len(methods))
-    return found
+def ranks_table(tasks: Mapping[str, Sequence[Record]]) -> Table:
+    """Every method's mean rank, and on how many of its tasks none is better beyond noise.
+
+    Args:
+        tasks: Records by task.
+    """
+    standing = {task: places(records) for task, records in tasks.items()}
+    rows = []
+    for name, rank in mean_ranks(tasks).items():
+        tried = [task for task, records in tasks.items() if any(record["method"] == name for record in records)]
+        first = sum(name in standing[task] and leads(standing[task][name]) for task in tried)
+        cells = Cell(f"{rank:.1f}", rank), Cell(f"{first} of {len(tried)}", first)
+        rows.append(Row(name, name.startswith(OURS), cells))
+    return Table(
+        (Column("method"), Column("mean rank", sorted=True), Column("first", "or not told apart")), tuple(rows)
+    )
 
 
 def _quality(metric: Metric, own: Mapping[int, float] | None, standing: Standing | None) -> Cell:

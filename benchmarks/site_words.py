@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,6 +29,62 @@ def places(records: Sequence[Record]) -> dict[str, Standing]:
     """Standings of a task's methods by its quality."""
     metric = quality_of(records)
     return standings(by_method(records, metric.key), floor=level_of(records, metric), additive=metric.additive)
+
+
+def leads(standing: Standing) -> bool:
+    """Whether no other method is better beyond noise; with one seed, whether none is better.
+
+    Example:
+        >>> leads(Standing(rank=2, best=1, worst=3, seeds=3)), leads(Standing(rank=2, best=1, worst=3, seeds=1))
+        (True, False)
+    """
+    return standing.rank == 1 or (standing.best == 1 and standing.seeds > 1)
+
+
+def mean_ranks(tasks: Mapping[str, Sequence[Record]]) -> dict[str, float]:
+    """Of every method over the tasks that it was run on, the least first; a failure counts as the last place.
+
+    Args:
+        tasks: Records by task.
+    """
+    found: dict[str, list[int]] = {}
+    for records in tasks.values():
+        standing = places(records)
+        methods = dict.fromkeys(record["method"] for record in records)
+        for name in methods:
+            found.setdefault(name, []).append(standing[name].rank if name in standing else len(methods))
+    means = {name: statistics.fmean(ranks) for name, ranks in found.items()}
+    return dict(sorted(means.items(), key=lambda item: item[1]))
+
+
+def overall(tasks: Mapping[str, Sequence[Record]]) -> list[str]:
+    """Who does best over all tasks of a kind, on how many ours leads, and which peers are ahead of it where.
+
+    Args:
+        tasks: Records by task, at least one.
+
+    Returns:
+        Sentences.
+    """
+    ranks = mean_ranks(tasks)
+    least = names([f"{name} {rank:.1f}" for name, rank in list(ranks.items())[:3]])
+    told = [f"Mean rank over {len(tasks)} task{'s' * (len(tasks) > 1)}: {least}."]
+    if OURS not in ranks:
+        return told
+    standing = {task: found for task, records in tasks.items() if OURS in (found := places(records))}
+    first = sum(leads(found[OURS]) for found in standing.values())
+    told.append(f"{OURS} is first, or not told apart from the first, on {first} of {len(tasks)}.")
+    ahead: dict[str, list[str]] = {}
+    for task, found in standing.items():
+        own = found[OURS]
+        for name, other in found.items():
+            sure = other.worst < own.best if own.seeds > 1 else other.rank < own.rank
+            if sure and not name.startswith(OURS):
+                ahead.setdefault(name, []).append(task)
+    surely = "beyond noise" if any(found[OURS].seeds > 1 for found in standing.values()) else "with one seed"
+    peers = [f"{name} on {len(own)} ({', '.join(own)})" for name, own in ahead.items()]
+    told.append(f"Ahead of it {surely}: {'; '.join(peers)}." if peers else f"No peer is ahead of it {surely}.")
+    return told
 
 
 def verdict(records: Sequence[Record]) -> list[str]:

@@ -442,6 +442,7 @@ def test_names_choose_tasks_families_and_methods() -> None:
         return {one.task.name for one in found}, {one.method.name for one in found}
 
     assert chosen("gaussian", "linear") == ({"gaussian-d2", "gaussian-d8", "gaussian-d32"}, {"linear"})
+    assert chosen("density-gaussian")[0] == {f"density-gaussian-d{features}" for features in (2, 8, 21)}
     tasks, methods = chosen("gaussian-d8")
     assert tasks == {"gaussian-d8"} and {"identity", "EMD", "ot-lift", "ot-lift softplus"} <= methods
     with pytest.raises(DataError, match=r"got 'gausian'; there are .*gaussian-d2.*not available: wasserstein2"):

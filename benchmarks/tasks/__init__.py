@@ -152,7 +152,7 @@ class BaseTask(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """Unique; small letters, digits and hyphens. What comes before the first hyphen is the task's family."""
+        """Unique; small letters, digits and hyphens. The first word is the task's family."""
 
     @property
     @abstractmethod
