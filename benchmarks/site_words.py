@@ -71,20 +71,49 @@ def overall(tasks: Mapping[str, Sequence[Record]]) -> list[str]:
     told = [f"Mean rank over {len(tasks)} task{'s' * (len(tasks) > 1)}: {least}."]
     if OURS not in ranks:
         return told
-    standing = {task: found for task, records in tasks.items() if OURS in (found := places(records))}
-    first = sum(leads(found[OURS]) for found in standing.values())
-    told.append(f"{OURS} is first, or not told apart from the first, on {first} of {len(tasks)}.")
     ahead: dict[str, list[str]] = {}
-    for task, found in standing.items():
-        own = found[OURS]
-        for name, other in found.items():
-            sure = other.worst < own.best if own.seeds > 1 else other.rank < own.rank
-            if sure and not name.startswith(OURS):
-                ahead.setdefault(name, []).append(task)
-    surely = "beyond noise" if any(found[OURS].seeds > 1 for found in standing.values()) else "with one seed"
-    peers = [f"{name} on {len(own)} ({', '.join(own)})" for name, own in ahead.items()]
-    told.append(f"Ahead of it {surely}: {'; '.join(peers)}." if peers else f"No peer is ahead of it {surely}.")
+    clear, several = 0, False
+    for task, records in tasks.items():
+        peers = _ahead(records)
+        clear += not peers
+        several = several or len({record["seed"] for record in records}) > 1
+        for name in peers:
+            ahead.setdefault(name, []).append(task)
+    how = "beyond noise where there are several seeds" if several else "one seed: nothing is known of the noise"
+    told.append(f"On {clear} of {len(tasks)} no peer is ahead of {OURS} by what matters in use ({how}).")
+    if ahead:
+        told.append(f"Ahead of it: {'; '.join(_on(name, own) for name, own in ahead.items())}.")
     return told
+
+
+def _on(name: str, tasks: Sequence[str]) -> str:
+    return f"{name} on {len(tasks)} ({', '.join(tasks)})"
+
+
+def _ahead(records: Sequence[Record]) -> list[str]:
+    """Peers that are better than ours on a task, beyond noise where there is more than one seed, by what matters."""
+    metric = quality_of(records)
+    found = places(records)
+    if OURS not in found:
+        return [name for name in found if not name.startswith(OURS)]
+    own, values = found[OURS], by_method(records, metric.key)
+
+    def ahead(name: str) -> bool:
+        sure = found[name].worst < own.best if own.seeds > 1 else found[name].rank < own.rank
+        return sure and _matters(metric, mean_of(values[name]), mean_of(values[OURS]), records)
+
+    return [name for name in found if not name.startswith(OURS) and ahead(name)]
+
+
+def _matters(metric: Metric, better: float, worse: float, records: Sequence[Record]) -> bool:
+    """Whether a difference of two values of a task's quality matters in use."""
+    if metric.show is nats:  # log-likelihoods have no zero: n points tell a difference of δ by a ratio of e^(nδ)
+        return worse - better > _MATTERS_NATS * records[0]["settings"]["task"]["features"]
+    if metric.key == "l2_uvp":
+        return math.sqrt(worse / 100) - math.sqrt(better / 100) > _MATTERS
+    if metric.key == "misread":
+        return worse - better > _MATTERS
+    return worse > level_of(records, metric)
 
 
 def verdict(records: Sequence[Record]) -> list[str]:
@@ -139,37 +168,30 @@ def _by_how_much(
     first = order[0]
     rest = [name for name in order if found[name].best > 1 and name != first] or order[1:2]
     second = rest[0]
+    matters = _matters(metric, means[first], means[second], records)
+    how = "which matters" if matters else "which makes no difference in use"
+    more = means[second] - means[first]
     if metric.show is nats:
-        return [_nats_more(first, second, means, metric, records[0]["settings"]["task"]["features"])]
+        least = _MATTERS_NATS * records[0]["settings"]["task"]["features"]
+        return [
+            f"Next is {second} with {metric.show(means[second])}, {metric.show(more)} nats a point more, {how} (more "
+            f"than {number(least, 1)} does: {number(_MATTERS_NATS, 1)} a dimension)."
+        ]
     times = means[second] / means[first] if means[first] > 0 else math.inf
     factor = f", {number(times, 2 if times < 100 else 3)} times as much" if times < 1e6 else ""
     told = f"Next is {second} with {metric.show(means[second])}{factor}"
     if metric.key == "l2_uvp":
         near, far = (math.sqrt(means[name] / 100) for name in (first, second))
-        how = "which matters" if far - near > _MATTERS else "which makes no difference in use"
         return [
             f"{told}: its points miss their places by {number(100 * far, 2)}% of the target's spread, those of "
             f"{first} by {number(100 * near, 2)}%, {how}."
         ]
     if metric.key == "misread":
-        more = means[second] - means[first]
-        how = "which matters" if more > _MATTERS else "which makes no difference in use"
         return [f"{told}: {number(100 * more, 2)} more of 100 points, {how}."]
     level = level_of(records, metric)
-    within = [name for name in (first, second) if means[name] <= level]
-    if len(within) == 2:
-        return [f"{told}; both are within the {number(level)} that {metric.reached}: no difference in use."]
-    return [f"{told}; {metric.reached} {number(level)}, so the difference matters."]
-
-
-def _nats_more(first: str, second: str, means: Mapping[str, float], metric: Metric, features: int) -> str:
-    """Log-likelihoods have no zero: n points tell a difference of δ by a likelihood ratio of e^(nδ)."""
-    more = means[second] - means[first]
-    how = "which matters" if more > _MATTERS_NATS * features else "which makes no difference in use"
-    return (
-        f"Next is {second} with {metric.show(means[second])}, {metric.show(more)} nats a point more, {how} (more than "
-        f"{number(_MATTERS_NATS * features, 1)} does: {number(_MATTERS_NATS, 1)} a dimension)."
-    )
+    if matters:
+        return [f"{told}; {metric.reached} {number(level)}, so the difference matters."]
+    return [f"{told}; both are within the {number(level)} that {metric.reached}: no difference in use."]
 
 
 def _ours(order: Sequence[str], found: Mapping[str, Standing], means: Mapping[str, float], metric: Metric) -> list[str]:

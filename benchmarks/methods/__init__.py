@@ -15,6 +15,7 @@ from benchmarks.tasks import Task, found_in
 from ot_lift.methods import Method
 
 OURS = "ot-lift"  # the name of ours, and the beginning of the names of its variants
+QUICK_TASK = "gaussian-d8"  # the one that slow peers and variants run on in a quick look
 
 Watcher = Callable[[float, Callable[[npt.NDArray[Any]], npt.NDArray[Any]]], None]
 """Called during a fit with the seconds so far and the map of that moment."""

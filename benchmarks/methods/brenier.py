@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from benchmarks.methods import OURS, Watcher
+from benchmarks.methods import OURS, QUICK_TASK, Watcher
 from benchmarks.step_sizes import RULE, choose_step_size
 from benchmarks.tasks import Array, Task
 from ot_lift import BrenierMap
@@ -16,7 +16,7 @@ from ot_lift.maps import StandardisedPotential
 from ot_lift.methods import BrenierMethod, Method
 
 _NO_LIMIT_ON_STEPS = 10_000_000
-_VARIANTS_IN_A_QUICK_LOOK = ("gaussian-d8", "scaling-n1000-d8")
+_VARIANTS_IN_A_QUICK_LOOK = (QUICK_TASK, "scaling-n1000-d8")
 _SET_BY_THE_RUNNER = ("random_state", "max_seconds", "callbacks", "progress")
 
 

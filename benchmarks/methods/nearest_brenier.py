@@ -9,12 +9,11 @@ from typing import Any, Self
 
 import numpy as np
 
+from benchmarks.methods import QUICK_TASK
 from benchmarks.tasks import Array, Task, Unavailable
 from ot_lift.discrete import import_pot
 from ot_lift.errors import ConvergenceError
 from ot_lift.methods import BaseMethod, Method
-
-_IN_A_QUICK_LOOK = "gaussian-"
 
 
 class NearestBrenierMethod(BaseMethod):
@@ -103,9 +102,9 @@ def _standardised(points: Array) -> tuple[Array, tuple[Any, float]]:
 def methods(task: Task) -> Iterable[Method]:
     """With as few points as its fit can hold; where the cost is the question it has nothing to say.
 
-    In a quick look on one family of tasks: importing cvxpy and a program take ten seconds.
+    In a quick look on one task: importing cvxpy and a program take ten seconds.
     """
-    if task.uncapped or (task.quick and not task.name.startswith(_IN_A_QUICK_LOOK)):
+    if task.uncapped or (task.quick and task.name != QUICK_TASK):
         return []
     if find_spec("cvxpy") is None:
         raise Unavailable("POT solves it with the package cvxpy, which is not installed; pip install cvxpy")

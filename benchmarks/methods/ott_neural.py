@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from benchmarks.centred import CentredMethod, in_blocks
-from benchmarks.methods import Watcher
+from benchmarks.methods import QUICK_TASK, Watcher
 from benchmarks.step_sizes import RULE, choose_step_size
 from benchmarks.tasks import Array, Task, Unavailable
 from ot_lift.diagnostics import pushforward_error
@@ -24,7 +24,7 @@ from ot_lift.methods import Method
 
 _ROWS = 1024
 _MOST_HELD_OUT = 1000
-_IN_A_QUICK_LOOK, _QUICK_RATE = "gaussian-d8", 1e-3
+_QUICK_RATE = 1e-3
 _LOOKS = 30  # at a fit
 _INNER_STEPS = 10  # of the conjugate's network, for each of the potential's
 _INITIAL_STD = 0.01  # of the weights
@@ -217,14 +217,12 @@ def _split(points: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], np
 def methods(task: Task) -> Iterable[Method]:
     """With the task's budget, so not where the cost is the question; the amortised one where it is of minutes.
 
-    In a quick look both on one task and untuned: JAX compiles for longer than that budget.
+    In a quick look on one task, untuned and not amortised: JAX compiles for longer than that budget.
     """
     if task.uncapped:
         return []
     if missing := [name for name in ("ott", "flax", "optax") if find_spec(name) is None]:
         raise Unavailable(f"{', '.join(missing)} not installed; pip install 'ot-lift[peers]'")
-    if task.quick and task.name != _IN_A_QUICK_LOOK:
-        return []
-    rate = _QUICK_RATE if task.quick else None
-    kinds = (False, True) if task.quick or task.spend_budget else (False,)
-    return [OTTNeuralDualMethod(amortised=amortised, learning_rate=rate) for amortised in kinds]
+    if task.quick:
+        return [OTTNeuralDualMethod(learning_rate=_QUICK_RATE)] if task.name == QUICK_TASK else []
+    return [OTTNeuralDualMethod(amortised=amortised) for amortised in (False, True) if task.spend_budget >= amortised]

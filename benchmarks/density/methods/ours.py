@@ -16,7 +16,6 @@ from ot_lift import ConvexPotentialFlow, LogConcaveDensity
 
 _NO_LIMIT_ON_STEPS = 10_000_000
 _TRAINING = 0.9  # of what is left of the budget; whitening, the choice at the end and a normaliser take the rest
-_QUADRATURE = 2  # dimensions
 _VARIANTS_IN_A_QUICK_LOOK = "density-rings"
 _SET_BY_THE_RUNNER = ("random_state", "max_seconds", "callbacks", "progress")
 _KINDS: Mapping[str, Any] = {"flow": ConvexPotentialFlow, "log-concave": LogConcaveDensity}
@@ -74,13 +73,14 @@ class OursMethod(BaseDensityMethod):
 def methods(task: DensityTask) -> Iterable[DensityMethod]:
     """The flow with its defaults, with three blocks and with the other positivities; the log-concave density.
 
-    Where cost is the question the variants of the flow are left out. In a quick look they run on one task, and the
-    log-concave density where its normaliser is found by quadrature: a sampler takes longer than a quick fit.
+    Where cost is the question the variants of the flow are left out. In a quick look all but the default run on one
+    task, where the log-concave density finds its normaliser by quadrature.
     """
     yield OursMethod(OURS, "flow")
-    if not task.quick or task.features <= _QUADRATURE:
-        yield OursMethod(f"{OURS} log-concave", "log-concave")
-    if task.uncapped or (task.quick and task.name != _VARIANTS_IN_A_QUICK_LOOK):
+    if task.quick and task.name != _VARIANTS_IN_A_QUICK_LOOK:
+        return
+    yield OursMethod(f"{OURS} log-concave", "log-concave")
+    if task.uncapped:
         return
     yield OursMethod(f"{OURS} three blocks", "flow", blocks=3)
     for positivity in ("softplus", "projection"):
