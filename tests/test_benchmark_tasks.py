@@ -66,10 +66,10 @@ def test_a_quick_task_is_small() -> None:
 
 
 def test_a_quick_look_covers_every_method() -> None:
-    quick, full = (
-        {m.name for task in tasks for m in find_methods(task)[0]} for tasks in (TASKS, find_tasks(Options())[0])
-    )
-    assert quick == full
+    tasks = find_tasks(Options())[0]
+    tasks.append(dataclasses.replace(tasks[0], spend_budget=True))  # as those that need files are
+    quick, full = ({m.name for task in some for m in find_methods(task)[0]} for some in (TASKS, tasks))
+    assert quick == full - {"OTT neural dual, amortised"}
     assert all({"EMD", "linear", "ot-lift"} <= {method.name for method in find_methods(task)[0]} for task in TASKS)
 
 
