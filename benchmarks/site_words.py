@@ -71,6 +71,7 @@ def overall(tasks: Mapping[str, Sequence[Record]]) -> list[str]:
     told = [f"Mean rank over {len(tasks)} task{'s' * (len(tasks) > 1)}: {least}."]
     if OURS not in ranks:
         return told
+    tasks = {task: records for task, records in tasks.items() if any(one["method"] == OURS for one in records)}
     ahead: dict[str, list[str]] = {}
     clear, several = 0, False
     for task, records in tasks.items():

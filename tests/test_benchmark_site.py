@@ -16,7 +16,7 @@ from benchmarks.site import write_site
 from benchmarks.site_plots import pareto_front
 from benchmarks.site_scaling import scaling_content, takeovers
 from benchmarks.site_tables import overview_table, task_table
-from benchmarks.site_words import verdict
+from benchmarks.site_words import overall, verdict
 
 
 def drawn(seed: int, shift: float) -> dict[str, Any]:
@@ -285,3 +285,12 @@ def test_the_page_of_growing_costs_is_alive(tmp_path: Path) -> None:
     assert words[0] == "EMD,ot-lift,EMD,ot-lift"  # two tables
     assert words[2:4] == ["ot-lift,EMD,EMD,ot-lift:ascending", "EMD,ot-lift,EMD,ot-lift:descending"]  # slopes 0 and 2
     assert words[-1] == "2/2"
+
+
+def test_a_task_that_ours_was_not_run_on_says_nothing_of_it() -> None:
+    tried = [*seeds_of("near-d2", "ot-lift", [1.0, 1.1, 0.9]), *seeds_of("near-d2", "EMD", [5.0, 5.5, 4.5])]
+    told = overall({"near-d2": tried, "far-d2": seeds_of("far-d2", "EMD", [1.0, 1.1, 0.9])})
+    assert told == [
+        "Mean rank over 2 tasks: ot-lift 1.0 and EMD 1.5.",
+        "On 1 of 1 no peer is ahead of ot-lift by what matters in use (beyond noise where there are several seeds).",
+    ]
