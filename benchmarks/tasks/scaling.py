@@ -18,7 +18,7 @@ _ROWS = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
 _FEATURES = (2, 8, 32, 128, 512, 1024)
 _MIDDLE = 10_000, 8
 _THREADS, _THREADED = (1, 2), (100_000, 32)
-_BUDGET = 120.0
+_BUDGET = 60.0
 _CHUNK = 1 << 18  # rows made at once
 _MAPPED_BYTES = 1 << 27  # larger arrays are memory-mapped files
 
