@@ -34,6 +34,7 @@ RECORD_KEYS = (
 _DESCRIBES = ("title", "words")  # of a task's settings: they decide nothing
 _DRAWN_POINTS = 300  # in two dimensions, kept for the pictures
 _CURVE_ROWS = 100
+_QUICK_TIMING = 0.05  # seconds of a timing in a quick look, which is after no times
 
 
 class Asked(Protocol):
@@ -202,7 +203,8 @@ def _fitted(cell: Cell, problem: Problem, folder: Path) -> dict[str, Any]:
         "fit": cell.task.fit_limit(keeps_budget=cell.method.keeps_budget),
         "evaluation": max(120.0, 2 * budget),
     }
-    job = Job(folder, Phases(folder, limits), cell.seed, budget, alone=True)
+    timing = {"timing_seconds": _QUICK_TIMING} if cell.task.quick else {}
+    job = Job(folder, Phases(folder, limits), cell.seed, budget, alone=True, **timing)
     found: dict[str, Any] = in_child(measured, cell.method, job, cell.threads, phases=job.phases)
     return found
 

@@ -62,6 +62,7 @@ def scaling_content(records: Sequence[Record]) -> dict[str, Any]:
             for key in _RACES:
                 if key in costs:
                     sentences += takeovers(costs[key], tried, symbol, BY_KEY[key].title)
+            sentences += variants({key: own for key, own in costs.items() if key not in _QUALITIES}, symbol)
         sections.append(
             {
                 "key": axis,
@@ -117,6 +118,32 @@ def speedups(costs: Series, title: str) -> str:
     few, many = next(iter(pairs.values()))
     told = ", ".join(f"{name} {costs[name][low] / costs[name][high]:.1f}" for name, (low, high) in pairs.items())
     return f"With {many} threads instead of {few}, {title}: {told} times as fast."
+
+
+def variants(costs: Mapping[str, Series], symbol: str) -> list[str]:
+    """What variants of ours cost, by the median over sizes of the share of ours.
+
+    Args:
+        costs: By figure, method and size.
+        symbol: Of the size.
+
+    Example:
+        >>> fits = {"ot-lift": {10: 1.0, 100: 2.0}, "ot-lift twice as wide": {10: 2.0, 100: 8.0}}
+        >>> variants({"fit_seconds": fits, "transport_seconds": {}}, "n")
+        ['Growing n, ot-lift twice as wide beside ot-lift: fit 3.0 times as much, by the median over sizes.']
+    """
+    told = []
+    names = dict.fromkeys(name for own in costs.values() for name in own if name.startswith(OURS) and name != OURS)
+    for name in names:
+        shares = []
+        for key, own in costs.items():
+            found, ours = own.get(name, {}), own.get(OURS, {})
+            if both := found.keys() & ours.keys():
+                shares.append(f"{BY_KEY[key].title} {np.median([found[size] / ours[size] for size in both]):.1f}")
+        if shares:
+            times = f"{', '.join(shares)} times as much, by the median over sizes"
+            told.append(f"Growing {symbol}, {name} beside {OURS}: {times}.")
+    return told
 
 
 def _tried(records: Iterable[Record], axis: str) -> dict[str, set[int]]:

@@ -22,7 +22,6 @@ Array = npt.NDArray[Any]
 _MAPPED_BYTES = 1 << 28  # training files above this are memory-mapped
 _ROUND_TRIP_POINTS = 1000
 _TIMED_POINTS = 100_000
-_TIMED_SECONDS = 1.0  # of each of three timings, about
 _SLOW_SECONDS = 10.0  # a method that takes longer for the held-out points is timed on a few of them
 
 
@@ -35,6 +34,7 @@ class Job:
     random_state: int
     max_seconds: float | None
     alone: bool  # in a process of its own
+    timing_seconds: float = 1.0  # of each of three timings of a transport, about
 
     def load(self, name: str) -> Array | None:
         """The array of that name, if the comparison has it."""
@@ -78,8 +78,7 @@ def _measure(method: Method, job: Job, found: dict[str, Any]) -> None:
     np.save(job.folder / "transported.npy", image)
     found["notes"] = []
     found["round_trip"] = _round_trip(method, held_out, image, found["notes"])
-    rng = np.random.default_rng(job.random_state)
-    found["transport_seconds"], found["transport_seconds_range"] = _time_transport(method, held_out, first, rng)
+    found["transport_seconds"], found["transport_seconds_range"] = _time_transport(method, held_out, first, job)
     if (more := job.load("also")) is not None:
         np.save(job.folder / "also_transported.npy", _transported(method, more))
     if value := method.w2_squared():
@@ -111,9 +110,7 @@ def _round_trip(method: Method, points: Array, image: Array, notes: list[str]) -
     return float(np.sqrt(np.square(np.asarray(back, dtype=np.float64) - few).sum(1).mean()))
 
 
-def _time_transport(
-    method: Method, points: Array, first: float, rng: np.random.Generator
-) -> tuple[float, tuple[float, float]]:
+def _time_transport(method: Method, points: Array, first: float, job: Job) -> tuple[float, tuple[float, float]]:
     """Seconds per 100,000 points: the median and the range of three timings, on held-out points drawn again.
 
     The `first` call took so many seconds for all points, which may count a compilation: a fast method is called again.
@@ -126,7 +123,7 @@ def _time_transport(
 
     slow = first > _SLOW_SECONDS
     rate = (first if slow else seconds(points)) / len(points)
-    size = int(np.clip(_TIMED_SECONDS / rate, 1 if slow else len(points), _TIMED_POINTS))
-    rows = points[rng.integers(len(points), size=size)]
+    size = int(np.clip(job.timing_seconds / rate, 1 if slow else len(points), _TIMED_POINTS))
+    rows = points[np.random.default_rng(job.random_state).integers(len(points), size=size)]
     times = sorted(_TIMED_POINTS / size * seconds(rows) for _ in range(3))
     return times[1], (times[0], times[2])

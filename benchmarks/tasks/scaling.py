@@ -16,7 +16,7 @@ from benchmarks.tasks import Array, Options, Problem, Task
 FAMILY = "scaling"
 _ROWS = (500, 1_000, 2_000, 4_000, 10_000, 100_000, 1_000_000, 10_000_000)
 _FEATURES = (2, 8, 32, 128, 512, 1024)
-_MIDDLE = 2_000, 8  # with 10,000 points plans run out of time in every dimension, and have no slope
+MIDDLE = 1_000, 8  # with 10,000 points plans run out of time in every dimension, and have no slope
 _THREADS, _THREADED = (1, 2), (100_000, 32)
 _BUDGET = 60.0
 _CHUNK = 1 << 18  # rows made at once
@@ -99,8 +99,8 @@ def filled(shape: tuple[int, int], rows_of: Callable[[int], Array]) -> Array:
 
 
 def tasks(options: Options) -> Iterable[Task]:
-    """Growing n at d = 8, growing d at n = 2,000, one thread and two; a quick look is at small sizes."""
-    rows, features, (n, d) = ((250, 1_000), (2, 8), (1_000, 8)) if options.quick else (_ROWS, _FEATURES, _MIDDLE)
+    """Growing n at d = 8, growing d at n = 1,000, one thread and two; a quick look is at small sizes."""
+    rows, features, (n, d) = ((250, 500), (2, 8), (500, 8)) if options.quick else (_ROWS, _FEATURES, MIDDLE)
     sizes = dict.fromkeys([*((one, d) for one in rows), *((n, one) for one in features)])
     shared: dict[str, Any] = {"uncapped": True}
     for count, dimension in sizes:
