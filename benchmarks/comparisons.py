@@ -46,7 +46,7 @@ def comparisons(records: Sequence[Record], folder: Path, data: Path | None) -> l
     for record in records:
         tasks.setdefault(record["task"], []).append(record)
     variants = _variants(tasks, folder, data) if tasks else {}
-    whole = {task: _whole(own, variants.get(_sort(own), set())) for task, own in tasks.items()}
+    whole = {task: _whole(own, variants.get(_sort(own[0]["settings"]["task"]), set())) for task, own in tasks.items()}
     return [
         _document(kind, {task: own for task, own in tasks.items() if kind_of(own) == kind}, whole) for kind in _TITLES
     ]
@@ -69,7 +69,7 @@ def _variants(tasks: Tasks, folder: Path, data: Path | None) -> dict[tuple[Any, 
     for offer in offers(Options(data))[0]:
         settings = offer.task.settings()
         ours = {method.name for method in offer.methods if method.name.startswith(OURS)}
-        found.setdefault((settings.get("kind"), settings.get("uncapped")), set()).update(ours)
+        found.setdefault(_sort(settings), set()).update(ours)
         if own := tasks.get(offer.task.name):
             threads = {(record["method"], record["seed"]): record["settings"]["threads"] for record in own}
             Plan.of(
@@ -84,10 +84,9 @@ def _variants(tasks: Tasks, folder: Path, data: Path | None) -> dict[tuple[Any, 
     return found
 
 
-def _sort(own: Sequence[Record]) -> tuple[Any, ...]:
-    """What decides which variants of ours are compared on a task: its kind, and whether its cost is the question."""
-    settings = own[0]["settings"]["task"]
-    return settings.get("kind"), settings.get("uncapped")
+def _sort(settings: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What decides which variants of ours are compared on a task: its kind, or itself where cost is the question."""
+    return settings.get("kind"), settings["name"] if settings.get("uncapped") else None
 
 
 def _whole(own: Sequence[Record], variants: set[str]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from benchmarks.site_words import BASELINE
 from ot_lift.report_figures import Plot
 from ot_lift.report_tables import Cell, Column, Row, Table
 from ot_lift.report_theme import Picture, Theme, legend, panels, plain_ticks
+from ot_lift.report_words import names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,28 +51,28 @@ def scaling_content(records: Sequence[Record]) -> dict[str, Any]:
     """Sentences, tables and plots of the records of all sizes, for the site's template."""
     sentences, sections = [], []
     for axis, (symbol, words) in _AXES.items():
-        own, others = along(records, axis)
-        if len({_size(record, axis) for record in own}) < 2:
-            continue
-        verb = "More" if axis == "threads" else "Growing"
-        tried = _tried(own, axis)
-        working = [record for record in own if record["method"] != BASELINE]  # what does nothing costs nothing
-        costs = {key: found for key in _COSTS if (found := series(own if key in _QUALITIES else working, axis, key))}
-        if axis == "threads":
-            sentences += [speedups(costs[key], BY_KEY[key].title) for key in _COSTS if key in costs and _timed(key)]
-        else:
-            for key in _RACES:
-                if key in costs:
-                    sentences += takeovers(costs[key], tried, symbol, BY_KEY[key].title)
-            sentences += variants({key: own for key, own in costs.items() if key not in _QUALITIES}, symbol)
-        sections.append(
-            {
-                "key": axis,
-                "title": f"{verb} {symbol}, {words} ({others})",
-                "table": slope_table(costs, tried),
-                "plot": _plot(costs, axis, symbol),
-            }
-        )
+        for own, others in lines(records, axis):
+            growing = f"{'More' if axis == 'threads' else 'Growing'} {symbol}"
+            tried = _tried(own, axis)
+            working = [record for record in own if record["method"] != BASELINE]  # what does nothing costs nothing
+            found = {key: series(own if key in _QUALITIES else working, axis, key) for key in _COSTS}
+            costs = {key: by_name for key, by_name in found.items() if by_name}
+            if axis == "threads":
+                sentences += [speedups(costs[key], BY_KEY[key].title) for key in _COSTS if key in costs and _timed(key)]
+            else:
+                where = f"{growing} ({others})" if others else growing
+                races = (takeovers(costs[key], tried, BY_KEY[key].title) for key in _RACES if key in costs)
+                own_costs = {key: by_name for key, by_name in costs.items() if key not in _QUALITIES}
+                sentences += [f"{where}, {told}." for told in (*races, *variants(own_costs)) if told]
+            key = "-".join([axis, *re.findall(r"[\d,]+", others)]).replace(",", "")
+            sections.append(
+                {
+                    "key": key,
+                    "title": f"{growing}, {words} ({others})",
+                    "table": slope_table(costs, tried),
+                    "plot": _plot(costs, key, symbol),
+                }
+            )
     return {"sentences": sentences or ["No time counts: other work ran beside every cell."], "sections": sections}
 
 
@@ -83,26 +85,30 @@ def _size(record: Record, axis: str) -> int:
     return int(record["settings"]["task"].get(axis) or 0)
 
 
-def along(records: Sequence[Record], axis: str) -> tuple[list[Record], str]:
-    """The records of one line of sizes: all those whose other sizes are those with the most sizes, and these in words.
+def lines(records: Sequence[Record], axis: str) -> list[tuple[list[Record], str]]:
+    """The records of each line of sizes along an axis, and the line's other sizes in words.
+
+    Lines with half as many sizes as the longest, or fewer, are parts of another axis; a single size is none.
 
     Args:
         records: Of all sizes.
         axis: "rows", "features" or "threads".
-
-    Returns:
-        No records where none says its size on the axis.
     """
     others = [other for other in _AXES if other != axis]
-    lines: dict[tuple[int, ...], list[Record]] = {}
+    found: dict[tuple[int, ...], list[Record]] = {}
     for record in records:
         if _size(record, axis):
-            lines.setdefault(tuple(_size(record, other) for other in others), []).append(record)
-    if not lines:
-        return [], ""
-    fixed = max(lines, key=lambda sizes: len({_size(record, axis) for record in lines[sizes]}))
-    told = [f"{_AXES[other][0]} = {size:,}" for other, size in zip(others, fixed, strict=True) if size]
-    return lines[fixed], ", ".join(told)
+            found.setdefault(tuple(_size(record, other) for other in others), []).append(record)
+    lengths = {fixed: len({_size(record, axis) for record in own}) for fixed, own in found.items()}
+    longest = max(lengths.values(), default=0)
+    return [
+        (
+            found[fixed],
+            ", ".join(f"{_AXES[name][0]} = {size:,}" for name, size in zip(others, fixed, strict=True) if size),
+        )
+        for fixed in sorted(found)
+        if 1 < lengths[fixed] > longest / 2
+    ]
 
 
 def speedups(costs: Series, title: str) -> str:
@@ -120,29 +126,27 @@ def speedups(costs: Series, title: str) -> str:
     return f"With {many} threads instead of {few}, {title}: {told} times as fast."
 
 
-def variants(costs: Mapping[str, Series], symbol: str) -> list[str]:
+def variants(costs: Mapping[str, Series]) -> list[str]:
     """What variants of ours cost, by the median over sizes of the share of ours.
 
     Args:
         costs: By figure, method and size.
-        symbol: Of the size.
 
     Example:
         >>> fits = {"ot-lift": {10: 1.0, 100: 2.0}, "ot-lift twice as wide": {10: 2.0, 100: 8.0}}
-        >>> variants({"fit_seconds": fits, "transport_seconds": {}}, "n")
-        ['Growing n, ot-lift twice as wide beside ot-lift: fit 3.0 times as much, by the median over sizes.']
+        >>> variants({"fit_seconds": fits, "transport_seconds": {}})
+        ['ot-lift twice as wide beside ot-lift: fit 3.0 times as much, by the median over sizes']
     """
     told = []
-    names = dict.fromkeys(name for own in costs.values() for name in own if name.startswith(OURS) and name != OURS)
-    for name in names:
+    ours_too = (name for own in costs.values() for name in own if name.startswith(OURS) and name != OURS)
+    for name in dict.fromkeys(ours_too):
         shares = []
         for key, own in costs.items():
             found, ours = own.get(name, {}), own.get(OURS, {})
             if both := found.keys() & ours.keys():
                 shares.append(f"{BY_KEY[key].title} {np.median([found[size] / ours[size] for size in both]):.1f}")
         if shares:
-            times = f"{', '.join(shares)} times as much, by the median over sizes"
-            told.append(f"Growing {symbol}, {name} beside {OURS}: {times}.")
+            told.append(f"{name} beside {OURS}: {', '.join(shares)} times as much, by the median over sizes")
     return told
 
 
@@ -177,41 +181,38 @@ def slope(values: Mapping[int, float]) -> float | None:
     return float(np.polyfit(logarithms[:, 0], logarithms[:, 1], 1)[0])
 
 
-def takeovers(costs: Series, tried: Mapping[str, set[int]], symbol: str, title: str) -> list[str]:
+def takeovers(costs: Series, tried: Mapping[str, set[int]], title: str) -> str:
     """From where on ours costs less than each peer; a peer that has not ended at a size costs more there.
 
     Args:
         costs: By method and size.
         tried: Sizes by method, with those that it did not end well on.
-        symbol: Of the size.
         title: Of the cost.
 
     Example:
-        >>> costs = {"ot-lift": {10: 5.0, 100: 5.0, 1000: 6.0}, "EMD": {10: 1.0, 100: 9.0}}
-        >>> takeovers(costs, {"ot-lift": {10, 100, 1000}, "EMD": {10, 100, 1000}}, "n", "fit")
-        ['Growing n, fit: from 100 on less for ot-lift than for EMD, which has no result at n = 1,000.']
+        >>> costs = {"ot-lift": {10: 5.0, 100: 5.0, 1000: 6.0}, "EMD": {10: 1.0, 100: 9.0}, "linear": {10: 1.0}}
+        >>> takeovers(costs, {"ot-lift": {10, 100, 1000}, "EMD": {10, 100, 1000}, "linear": {10}}, "fit")
+        'fit: less for ot-lift than for EMD from 100 on; up to the largest size less for linear than for ot-lift'
     """
     ours = costs.get(OURS, {})
-    told = []
-    for peer, own in costs.items():
-        if peer.startswith(OURS):
-            continue
+    less, more = [], []
+    for peer in tried:
         sizes = sorted(tried[peer] & ours.keys())
-        without = [size for size in sizes if size not in own]
-        least = None
+        if peer.startswith(OURS) or peer == BASELINE or not sizes:
+            continue
+        own, least = costs.get(peer, {}), None
         for size in reversed(sizes):
             if own.get(size, np.inf) <= ours[size]:
                 break
             least = size
-        where = f", which has no result at {symbol} = {', '.join(f'{size:,}' for size in without)}" if without else ""
         if least is None:
-            found = f"less for {peer} than for {OURS} up to the largest size"
-        elif least == sizes[0]:
-            found = f"less for {OURS} than for {peer} at every size"
-        else:
-            found = f"from {least:,} on less for {OURS} than for {peer}"
-        told.append(f"Growing {symbol}, {title}: {found}{where}.")
-    return told
+            more.append(peer)
+            continue
+        where = "at every size" if least == sizes[0] else f"from {least:,} on"
+        less.append(f"than for {peer} {where}" + ("" if least in own else ", where it has no result"))
+    told = [f"less for {OURS} {', '.join(less)}"] if less else []
+    told += [f"up to the largest size less for {names(more)} than for {OURS}"] if more else []
+    return f"{title}: {'; '.join(told)}" if told else ""
 
 
 def slope_table(costs: Mapping[str, Series], tried: Mapping[str, set[int]]) -> Table:
@@ -229,9 +230,9 @@ def slope_table(costs: Mapping[str, Series], tried: Mapping[str, set[int]]) -> T
     return Table((Column("method", sorted=True), Column("largest size", "that ended well"), *headings), tuple(rows))
 
 
-def _plot(costs: Mapping[str, Series], axis: str, symbol: str) -> Plot:
+def _plot(costs: Mapping[str, Series], key: str, symbol: str) -> Plot:
     return Plot(
-        f"costs-{axis}",
+        f"costs-{key}",
         f"Costs over {symbol}",
         "Means over seeds; a line that ends early is a method that ran out of time or memory.",
         f"Costs by method over {symbol}, logarithmic axes.",

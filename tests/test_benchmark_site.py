@@ -171,9 +171,9 @@ def growing() -> list[dict[str, Any]]:
 
 def test_slopes_and_takeovers_are_those_of_the_figures() -> None:
     content = scaling_content(growing())
-    assert content["sentences"][:2] == [
-        "Growing n, fit: from 100 on less for ot-lift than for EMD, which has no result at n = 1,000.",
-        "Growing d, fit: less for ot-lift than for EMD at every size.",
+    assert content["sentences"] == [
+        "Growing n (d = 8), fit: less for ot-lift than for EMD from 100 on.",
+        "Growing d (n = 100), fit: less for ot-lift than for EMD at every size.",
     ]
     rows, features = content["sections"]
     assert rows["title"] == "Growing n, points (d = 8)"
@@ -182,10 +182,20 @@ def test_slopes_and_takeovers_are_those_of_the_figures() -> None:
     assert first == {"EMD": ["100", "2.00", "0.00"], "ot-lift": ["1,000", "0.00", "0.00"]}
 
 
-def test_a_peer_that_always_costs_less_is_said_to() -> None:
+def test_a_peer_that_always_costs_less_is_said_to_and_one_that_never_ended() -> None:
     costs = {"ot-lift": {10: 5.0, 100: 5.0}, "linear": {10: 0.1, 100: 0.2}}
-    told = takeovers(costs, {name: {10, 100} for name in costs}, "n", "fit")
-    assert told == ["Growing n, fit: less for linear than for ot-lift up to the largest size."]
+    told = takeovers(costs, {name: {10, 100} for name in (*costs, "EMD", "identity")}, "fit")
+    assert told == (
+        "fit: less for ot-lift than for EMD at every size, where it has no result; "
+        "up to the largest size less for linear than for ot-lift"
+    )
+
+
+def test_dimensions_may_grow_at_several_numbers_of_points() -> None:
+    sizes = [(n, d) for n in (10, 1000) for d in (2, 8, 32)] + [(n, 8) for n in (50, 100, 200)]
+    content = scaling_content(scaled("ot-lift", dict.fromkeys(sizes, 5.0)))
+    assert [one["key"] for one in content["sections"]] == ["rows-8", "features-10", "features-1000"]
+    assert [one["title"][-10:] for one in content["sections"]] == ["ts (d = 8)", "s (n = 10)", "n = 1,000)"]
 
 
 def test_more_threads_are_held_against_fewer_and_not_against_other_sizes() -> None:
@@ -199,7 +209,7 @@ def test_more_threads_are_held_against_fewer_and_not_against_other_sizes() -> No
         2
     ] == "More threads, cores that may work (n = 500, d = 32)"
     assert content["sentences"][-1] == "With 2 threads instead of 1, fit: ot-lift 1.5 times as fast."
-    assert content["sections"][:2] and [one["key"] for one in content["sections"]] == ["rows", "features", "threads"]
+    assert [one["key"] for one in content["sections"]] == ["rows-8", "features-100", "threads-500-32"]
 
 
 def test_costs_of_densities_have_a_page_of_their_own(tmp_path: Path) -> None:

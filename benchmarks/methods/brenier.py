@@ -11,7 +11,7 @@ import torch
 from benchmarks.methods import OURS, QUICK_TASK, Watcher
 from benchmarks.step_sizes import RULE, choose_step_size
 from benchmarks.tasks import Array, Task
-from benchmarks.tasks.scaling import MIDDLE
+from benchmarks.tasks.scaling import is_varied
 from ot_lift import BrenierMap
 from ot_lift.maps import StandardisedPotential
 from ot_lift.methods import BrenierMethod, Method
@@ -82,14 +82,14 @@ def methods(task: Task) -> Iterable[Method]:
     """The default settings; where a task asks to spend its budget, time alone ends the fit.
 
     Beside them stand the other two ways to keep weights non-negative, step sizes from the grid of the peers; where
-    cost is the question, networks of twice the width and of twice the depth instead, as dimensions grow. In a quick
+    cost is the question, networks of twice the width and of twice the depth instead, at some sizes. In a quick
     look these variants run on one task of either sort.
     """
     defaults = {name: value for name, value in BrenierMap().get_params().items() if name not in _SET_BY_THE_RUNNER}
     if task.spend_budget:
         defaults |= {"max_steps": _NO_LIMIT_ON_STEPS, "patience": None}
     yield WatchedBrenierMethod(name=OURS, **defaults)
-    if task.name not in _VARIANTS_IN_A_QUICK_LOOK if task.quick else task.uncapped and task.rows != MIDDLE[0]:
+    if task.name not in _VARIANTS_IN_A_QUICK_LOOK if task.quick else task.uncapped and not is_varied(task):
         return
     hidden = tuple(defaults["hidden_features"])
     variants: dict[str, dict[str, Any]] = {name: {"positivity": name} for name in ("softplus", "projection")}
