@@ -61,7 +61,8 @@ def scaling_content(records: Sequence[Record]) -> dict[str, Any]:
                 sentences += [speedups(costs[key], BY_KEY[key].title) for key in _COSTS if key in costs and _timed(key)]
             else:
                 where = f"{growing} ({others})" if others else growing
-                races = (takeovers(costs[key], tried, BY_KEY[key].title) for key in _RACES if key in costs)
+                failed = _tried((record for record in own if record["status"] != "ok"), axis)
+                races = (takeovers(costs[key], failed, BY_KEY[key].title) for key in _RACES if key in costs)
                 own_costs = {key: by_name for key, by_name in costs.items() if key not in _QUALITIES}
                 sentences += [f"{where}, {told}." for told in (*races, *variants(own_costs)) if told]
             key = "-".join([axis, *re.findall(r"[\d,]+", others)]).replace(",", "")
@@ -151,7 +152,7 @@ def variants(costs: Mapping[str, Series]) -> list[str]:
 
 
 def _tried(records: Iterable[Record], axis: str) -> dict[str, set[int]]:
-    """Sizes that each method was run on, whatever came of it."""
+    """Sizes of each method's records."""
     found: dict[str, set[int]] = {}
     for record in records:
         found.setdefault(record["method"], set()).add(_size(record, axis))
@@ -181,26 +182,26 @@ def slope(values: Mapping[int, float]) -> float | None:
     return float(np.polyfit(logarithms[:, 0], logarithms[:, 1], 1)[0])
 
 
-def takeovers(costs: Series, tried: Mapping[str, set[int]], title: str) -> str:
-    """From where on ours costs less than each peer; a peer that has not ended at a size costs more there.
+def takeovers(costs: Series, failed: Mapping[str, set[int]], title: str) -> str:
+    """From where on ours costs less than each peer; a peer that did not end well at a size costs more there.
 
     Args:
-        costs: By method and size.
-        tried: Sizes by method, with those that it did not end well on.
+        costs: By method and size; without those that do not count.
+        failed: Sizes by method that it did not end well at.
         title: Of the cost.
 
     Example:
         >>> costs = {"ot-lift": {10: 5.0, 100: 5.0, 1000: 6.0}, "EMD": {10: 1.0, 100: 9.0}, "linear": {10: 1.0}}
-        >>> takeovers(costs, {"ot-lift": {10, 100, 1000}, "EMD": {10, 100, 1000}, "linear": {10}}, "fit")
+        >>> takeovers(costs, {"EMD": {1000}}, "fit")
         'fit: less for ot-lift than for EMD from 100 on; up to the largest size less for linear than for ot-lift'
     """
     ours = costs.get(OURS, {})
     less, more = [], []
-    for peer in tried:
-        sizes = sorted(tried[peer] & ours.keys())
-        if peer.startswith(OURS) or peer == BASELINE or not sizes:
-            continue
+    for peer in sorted(costs.keys() | failed.keys()):
         own, least = costs.get(peer, {}), None
+        sizes = sorted((own.keys() | failed.get(peer, set())) & ours.keys())
+        if peer.startswith(OURS) or not sizes:
+            continue
         for size in reversed(sizes):
             if own.get(size, np.inf) <= ours[size]:
                 break

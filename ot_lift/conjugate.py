@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ot_lift.errors import ConvergenceError
+from ot_lift.hessians import block_rows
 from ot_lift.potentials import Potential
 
 Method = Literal["auto", "newton", "newton-cg"]
@@ -20,7 +21,6 @@ Method = Literal["auto", "newton", "newton-cg"]
 NEWTON_CG_FROM = 32
 
 _ARMIJO = 1e-4
-_BLOCK_BYTES = 1 << 27  # of Hessians at a time: memory stays flat however many points there are
 _SHORTEST_STEP = 2.0**-40
 
 
@@ -90,7 +90,7 @@ def conjugate(
         method = "newton" if potential.features < NEWTON_CG_FROM else "newton-cg"
     tolerances = _tolerances(y, tol)
     start = y if x0 is None else x0
-    rows = max(1, _BLOCK_BYTES // (y.shape[1] ** 2 * y.element_size()))
+    rows = block_rows(y)
     with torch.no_grad():
         pieces = zip(y.detach().split(rows), start.detach().split(rows), tolerances.split(rows), strict=True)
         blocks = [

@@ -15,6 +15,21 @@ from ot_lift.activations import Activation
 # Up to this dimension the first layer's Hessian, three numbers a unit, is one product with a table of outer products.
 _TABLE_UP_TO = 16
 
+_BLOCK_BYTES = 1 << 27  # of Hessians at a time: memory stays flat however many points there are
+
+
+def block_rows(x: Tensor) -> int:
+    """How many Hessians at points of such a width and dtype are formed at a time: those of 128 MiB, at least one.
+
+    Args:
+        x: points ``(n, d)``.
+
+    Example:
+        >>> block_rows(torch.zeros(1, 64, dtype=torch.float64)), block_rows(torch.zeros(1, 1024, dtype=torch.float64))
+        (4096, 16)
+    """
+    return max(1, _BLOCK_BYTES // (x.shape[1] ** 2 * x.element_size()))
+
 
 class Network(Protocol):
     """What is swept: an :class:`~ot_lift.potentials.ICNN`, in its notation."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ot_lift.constrained import BoundPotential
 from ot_lift.errors import ConvergenceError
+from ot_lift.hessians import block_rows
 from ot_lift.logdet_stochastic import (
     Lanczos,
     LogDetSurrogate,
@@ -44,8 +45,6 @@ STOCHASTIC_FROM = 12
 # Solving by factorisation costs about so many CG steps a dimension (benchmarks/log_determinant.py).
 SOLVE_COST = 0.5
 
-_BLOCK_BYTES = 1 << 27  # of Hessians at a time without autograd: memory stays flat however many points there are
-
 
 def value_gradient_log_det(potential: Potential, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """φ(x), ∇φ(x) and the exact log det ∇²φ(x) in one sweep, differentiable in the parameters and in x.
@@ -73,7 +72,7 @@ def value_gradient_log_det(potential: Potential, x: Tensor) -> tuple[Tensor, Ten
         (3.5, torch.Size([1, 2]), 5.0)
     """
     potential = at_points(potential, x)
-    rows = max(1, _BLOCK_BYTES // (x.shape[1] ** 2 * x.element_size()))
+    rows = block_rows(x)
     if torch.is_grad_enabled() or len(x) <= rows:
         value, gradient, hessian = potential.value_gradient_hessian(x)
         return value, gradient, _LogDet.apply(hessian, _factor(potential, x, hessian))

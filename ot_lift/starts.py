@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ot_lift.discrete import exact_transport
+from ot_lift.hessians import block_rows
 from ot_lift.potentials import ICNN
 from ot_lift.sides import Side
 from ot_lift.standardizer import Standardizer
@@ -38,9 +39,14 @@ def align_with_identity_(potential: ICNN, x: Tensor) -> None:
     mu = quadratic.strong_convexity
     quadratic.factor.zero_()
     quadratic.linear.zero_()
-    _, gradient, hessian = potential.value_gradient_hessian(x)
+    gradients, sums = [], []
+    for block in x.split(block_rows(x)):
+        _, gradient, hessian = potential.value_gradient_hessian(block)
+        gradients.append(gradient)
+        sums.append(hessian.sum(0))
+    gradient = torch.cat(gradients)
     eye = torch.eye(potential.features, dtype=x.dtype, device=x.device)
-    curvature = hessian.mean(0) - mu * eye
+    curvature = torch.stack(sums).sum(0) / len(x) - mu * eye
     share = _NETWORK_SHARE / max(float(torch.linalg.eigvalsh(curvature)[-1]), torch.finfo(x.dtype).tiny)
     potential.readout.mul_(share)
     slope = (gradient - mu * x).mean(0) * share

@@ -184,11 +184,18 @@ def test_slopes_and_takeovers_are_those_of_the_figures() -> None:
 
 def test_a_peer_that_always_costs_less_is_said_to_and_one_that_never_ended() -> None:
     costs = {"ot-lift": {10: 5.0, 100: 5.0}, "linear": {10: 0.1, 100: 0.2}}
-    told = takeovers(costs, {name: {10, 100} for name in (*costs, "EMD", "identity")}, "fit")
+    told = takeovers(costs, {"EMD": {10, 100}}, "fit")
     assert told == (
         "fit: less for ot-lift than for EMD at every size, where it has no result; "
         "up to the largest size less for linear than for ot-lift"
     )
+
+
+def test_a_time_that_does_not_count_is_no_failure() -> None:
+    own, peer = scaled("ot-lift", {(10, 8): 5.0, (100, 8): 5.0}), scaled("EMD", {(10, 8): 1.0, (100, 8): 9.0})
+    peer[1]["timing"]["contended"] = True
+    (told,) = scaling_content([*own, *peer])["sentences"]
+    assert told == "Growing n (d = 8), fit: up to the largest size less for EMD than for ot-lift."
 
 
 def test_dimensions_may_grow_at_several_numbers_of_points() -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 import ot_lift.conjugate
+import ot_lift.hessians
 from ot_lift.conjugate import NEWTON_CG_FROM, Method, conjugate, conjugate_gradients, factor_hessian
 from ot_lift.constrained import ConstrainedPotential
 from ot_lift.errors import ConvergenceError
@@ -159,7 +160,7 @@ def test_blocks_change_nothing(method: Method, monkeypatch: pytest.MonkeyPatch) 
     y = 3 * normal(20, 3, seed=1)
     with torch.no_grad():
         whole = conjugate(potential, y, method=method)
-        monkeypatch.setattr(ot_lift.conjugate, "_BLOCK_BYTES", 7 * 9 * 8)
+        monkeypatch.setattr(ot_lift.hessians, "_BLOCK_BYTES", 7 * 9 * 8)
         parts = conjugate(potential, y, method=method)
     assert_close(parts.argmax, whole.argmax, rtol=0.0, atol=1e-12)
     assert parts.steps.tolist() == whole.steps.tolist()

@@ -14,7 +14,7 @@ from torch.func import functional_call, hessian, vmap
 from torch.testing import assert_close
 
 from benchmarks.log_determinant import BRUTE, OURS, autograd_conjugate_gradients, loss
-from ot_lift import logdet, logdet_stochastic
+from ot_lift import hessians, logdet, logdet_stochastic
 from ot_lift.constrained import BoundPotential
 from ot_lift.errors import ConvergenceError
 from ot_lift.logdet import (
@@ -96,7 +96,7 @@ def test_blocks_without_autograd_change_nothing(monkeypatch: pytest.MonkeyPatch)
     potential, x = make_icnn(2, (5, 4), torch.float64), normal(7, 2, seed=1)
     with torch.no_grad():
         whole = value_gradient_log_det(potential, x)
-        monkeypatch.setattr(logdet, "_BLOCK_BYTES", 2 * 2 * 8 * 3)
+        monkeypatch.setattr(hessians, "_BLOCK_BYTES", 2 * 2 * 8 * 3)
         parts = value_gradient_log_det(potential, x)
     for one, other in zip(whole, parts, strict=True):
         assert_close(one, other, rtol=1e-13, atol=1e-13)
@@ -107,7 +107,7 @@ def test_a_lift_is_evaluated_at_the_weights_of_all_its_points(monkeypatch: pytes
     assert isinstance(lift, Potential)
     with torch.no_grad():
         whole = exact_log_det(lift, x)
-        monkeypatch.setattr(logdet, "_BLOCK_BYTES", 2 * 2 * 8 * 3)
+        monkeypatch.setattr(hessians, "_BLOCK_BYTES", 2 * 2 * 8 * 3)
         assert_close(exact_log_det(lift, x), whole, rtol=1e-13, atol=1e-13)
 
 

@@ -36,7 +36,7 @@ def test_every_row_is_that_of_its_own_context(features: int) -> None:
 
 @pytest.mark.parametrize("method", ["newton", "newton-cg"])
 def test_rows_of_their_own_contexts_are_solved_for(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ot_lift.conjugate._BLOCK_BYTES", 7 * 3**2 * 8)  # blocks of seven rows
+    monkeypatch.setattr("ot_lift.hessians._BLOCK_BYTES", 7 * 3**2 * 8)  # blocks of seven rows
     network, (x, context) = make_partial(3), rows(3)
     phi = network.at(context)
     with torch.no_grad():
@@ -64,7 +64,7 @@ def test_log_determinants_of_rows_with_their_own_contexts(
     found = stochastic_log_det(phi, x, probes=200, generator=generator)
     assert surrogate.shape == found.value.shape == expected.shape
     assert bool(((found.value - expected).abs() < 6 * found.standard_error + 1e-6).all())
-    monkeypatch.setattr("ot_lift.logdet._BLOCK_BYTES", 7 * 4**2 * 8)
+    monkeypatch.setattr("ot_lift.hessians._BLOCK_BYTES", 7 * 4**2 * 8)
     with torch.no_grad():
         assert_close(exact_log_det(phi, x), expected)
 

@@ -102,6 +102,17 @@ def test_a_network_is_aligned_in_single_precision_too() -> None:
         assert_close(network.hessian(x).mean(0), torch.eye(2), rtol=0.0, atol=1e-4)
 
 
+def test_a_network_is_aligned_in_blocks_of_hessians(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In many dimensions those of all points are more than memory holds."""
+    whole, parts = (ICNN(3, (8, 8), dtype=torch.float64) for _ in range(2))
+    x = normal(50, 3, seed=1)
+    align_with_identity_(whole, x)
+    monkeypatch.setattr("ot_lift.hessians._BLOCK_BYTES", 7 * 3**2 * 8)
+    align_with_identity_(parts, x)
+    for one, other in zip(whole.parameters(), parts.parameters(), strict=True):
+        assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
 # ---------------------------------------------------------------------------------------------- plans
 def test_plan_images_of_equal_sizes_are_the_optimal_matching() -> None:
     x, y = torch.linspace(-1, 1, 30)[:, None], torch.linspace(5, 9, 30)[:, None].flip(0)
