@@ -54,8 +54,8 @@ class Certificate:
         pushforward_sliced_w2: Sliced W2 (the root) between transported points and target points.
         sliced_w2_null: Its 95% level.
         inversion_residual: Largest ‖∇φ(x̂) − y‖ over the target points.
-        smallest_hessian_eigenvalue: Smallest eigenvalue of ∇²φ seen, at 4,096 source points to d = 64, at fewer (128 MiB of
-            Hessians) beyond; 0 or less means not convex.
+        smallest_hessian_eigenvalue: Smallest eigenvalue of ∇²φ seen, at as many source points as have 128 MiB of
+            Hessians (4,096 in 64 dimensions); 0 or less means not convex.
         converged: Whether every inversion met its tolerance.
         n_source: Source points used.
         n_target: Target points used.
