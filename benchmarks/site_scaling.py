@@ -29,6 +29,7 @@ _COSTS = (
     *("l2_uvp", "excess"),
 )
 _QUALITIES = ("l2_uvp", "excess")
+_ROOM = 0.15  # of an axis, for a label
 _RACES = ("fit_seconds", "score_seconds", "peak_memory_bytes")
 _TITLES = {
     "fit_seconds": "fit, s",
@@ -241,6 +242,21 @@ def _plot(costs: Mapping[str, Series], key: str, symbol: str) -> Plot:
     )
 
 
+def _apart(sizes: Sequence[int]) -> list[int]:
+    """Those that have room for a label on a logarithmic axis, from the largest on.
+
+    Example:
+        >>> _apart([500, 1_000, 2_000, 10_000, 1_000_000])
+        [500, 2000, 10000, 1000000]
+    """
+    least = (sizes[-1] / sizes[0]) ** _ROOM
+    kept: list[int] = []
+    for size in reversed(sizes):
+        if not kept or kept[-1] / size >= least:
+            kept.append(size)
+    return kept[::-1]
+
+
 def _draw(costs: Mapping[str, Series], symbol: str, theme: Theme) -> Figure:
     from matplotlib.lines import Line2D
     from matplotlib.ticker import FuncFormatter, NullLocator
@@ -253,7 +269,7 @@ def _draw(costs: Mapping[str, Series], symbol: str, theme: Theme) -> Figure:
             width = 2 if name == OURS else 1.2
             panel.plot(*points.T, "o-", color=theme.colour(name, OURS, order), markersize=4, linewidth=width)
         panel.set(xscale="log", yscale="log", xlabel=symbol, title=_TITLES[key])
-        panel.set_xticks(sorted({size for own in found.values() for size in own}))
+        panel.set_xticks(_apart(sorted({size for own in found.values() for size in own})))
         panel.xaxis.set_minor_locator(NullLocator())
         panel.xaxis.set_major_formatter(FuncFormatter(lambda size, place: f"{size:,.0f}"))
         plain_ticks(panel.yaxis)

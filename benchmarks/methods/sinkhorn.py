@@ -11,4 +11,4 @@ from ot_lift.peers import SinkhornMethod
 
 def methods(task: Task) -> Iterable[Method]:
     """With 1,000 points it takes ten seconds on two slow cores, with 7,000 nearly ten minutes beside other work."""
-    return [SinkhornMethod(max_points=task.points(seconds=1_000, minutes=7_000, quick=250))]
+    return [SinkhornMethod(max_points=task.points(seconds=1_000, minutes=7_000, quick=150))]
