@@ -7,7 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from benchmarks.documents import Document, Finding, seeds_told
+from benchmarks.documents import Document, Finding
 from benchmarks.experiments import Page
 from benchmarks.kinds import offers
 from benchmarks.methods import OURS
@@ -16,7 +16,7 @@ from benchmarks.runner import Plan
 from benchmarks.site_plots import task_plots
 from benchmarks.site_scaling import SLOPES, is_scaling, scaling_content
 from benchmarks.site_tables import ranks_table, task_table
-from benchmarks.site_words import overall, verdict
+from benchmarks.site_words import overall, seeds_told, surroundings, verdict
 from benchmarks.tasks import Options, default_seeds
 
 Record = Mapping[str, Any]
@@ -28,7 +28,7 @@ _TITLES = {
     "posterior": ("posteriors", "Posteriors beside other methods"),
 }
 _SCALING = {"map": ("scaling", "How costs grow"), "density": ("density-scaling", "How costs grow")}
-_WORDS = "Every method has the same data or target, the same budget and the same threads; where a peer wins it says so."
+_WORDS = "Where a peer wins it says so; what all methods had in common, and the machines, stand at the end."
 
 
 def comparisons(records: Sequence[Record], folder: Path, data: Path | None) -> list[Document]:
@@ -59,8 +59,9 @@ def _document(kind: str, tasks: Tasks, whole: Mapping[str, bool]) -> Document:
     findings = [_task(task, own, whole[task]) for task, own in others.items()]
     if sizes:
         findings.append(_scaling(*_SCALING[kind], sizes, all(whole[task] for task in sizes)))
-    ranks = (overall(others), ranks_table(others)) if others else ((), None)
-    return Document(name, title, _WORDS, findings, *ranks)
+    sentences, ranks = (overall(others), ranks_table(others)) if others else ((), None)
+    records = [record for own in tasks.values() for record in own]
+    return Document(name, title, _WORDS, findings, sentences, ranks, surroundings(records) if records else ())
 
 
 def _variants(tasks: Tasks, folder: Path, data: Path | None) -> dict[tuple[Any, ...], set[str]]:
@@ -104,7 +105,7 @@ def _task(task: str, own: Sequence[Record], whole: bool) -> Finding:
     told = "Mean and standard deviation over seeds, on points that no fit saw. Bold: not beaten beyond noise."
     metrics = [(metric.title, metric.note) for metric in METRICS if by_method(own, metric.key)]
     return Finding(
-        *(task, settings["title"], settings["words"], len(own), _seeds(own), whole),
+        *(task, settings["title"], settings["words"], len(own), seeds_told(own), whole),
         page=Page(verdict(own), [("Every method", told, task_table(own))], task_plots(own), metrics),
         foremost=bool(settings.get("spend_budget")),
     )
@@ -117,8 +118,4 @@ def _scaling(name: str, title: str, sizes: Tasks, whole: bool) -> Finding:
     sections = content["sections"]
     tables = [(section["title"], SLOPES, section["table"]) for section in sections]
     page = Page(content["sentences"], tables, [section["plot"] for section in sections], [])
-    return Finding(name, title, words, len(records), _seeds(records), whole, page, foremost=False)
-
-
-def _seeds(records: Sequence[Record]) -> str:
-    return seeds_told(sorted({one["seed"] for one in records}))
+    return Finding(name, title, words, len(records), seeds_told(records), whole, page, foremost=False)

@@ -14,7 +14,6 @@ from benchmarks.record import ROOT
 from ot_lift.report import squeezed, templates
 from ot_lift.report_tables import Table
 from ot_lift.report_theme import Picture
-from ot_lift.report_words import names
 
 DOCS = ROOT / "docs"
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -58,16 +57,6 @@ class Finding:
         return "".join(kept).replace(" ", "-")
 
 
-def seeds_told(seeds: Sequence[int]) -> str:
-    """Seeds in words.
-
-    Example:
-        >>> seeds_told([0]), seeds_told([0, 1, 2])
-        ('seed 0', 'seeds 0, 1 and 2')
-    """
-    return f"seed{'s' * (len(seeds) > 1)} {names([str(seed) for seed in seeds])}"
-
-
 @dataclass(frozen=True)
 class Document:
     """A file of the docs.
@@ -79,6 +68,7 @@ class Document:
         findings: what it holds.
         sentences: what its findings say together; with these the document begins, then a list of its findings.
         ranks: of methods over all tasks.
+        surroundings: machines, versions and code that it was measured on and with, in lines.
     """
 
     name: str
@@ -87,6 +77,7 @@ class Document:
     findings: Sequence[Finding]
     sentences: Sequence[str] = ()
     ranks: Table | None = None
+    surroundings: Sequence[str] = ()
 
     @property
     def file(self) -> str:

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.comparisons import comparisons
-from benchmarks.documents import DOCS, Document, Finding, Record, seeds_told
+from benchmarks.documents import DOCS, Document, Finding, Record
 from benchmarks.experiments import EXPERIMENTS, experiment_cells, find_experiment
 from benchmarks.record import RESULTS
 from benchmarks.runner import Plan, read_cells
+from benchmarks.site_words import seeds_told, surroundings
 from benchmarks.tasks import Options
 from ot_lift.errors import DataError
 from ot_lift.io import atomic_file
@@ -38,7 +39,12 @@ def documents(folder: Path, data: Path | None = None) -> list[Document]:
     own = [one for one in records if "experiment" in one["settings"]["task"]]
     others = [one for one in records if "experiment" not in one["settings"]["task"]]
     claims = "[CLAIMS.md](../benchmarks/CLAIMS.md) holds the paper's claims against them, one by one."
-    experiments = Document("experiments", "What the paper's experiments say here", claims, _experiments(own, folder))
+    title, found, told = (
+        "What the paper's experiments say here",
+        _experiments(own, folder),
+        surroundings(own) if own else (),
+    )
+    experiments = Document("experiments", title, claims, found, surroundings=told)
     return [document for document in (experiments, *comparisons(others, folder, data)) if document.findings]
 
 
@@ -51,9 +57,9 @@ def _experiments(records: Sequence[Record], folder: Path) -> list[Finding]:
         experiment = find_experiment(name)
         plan = Plan.of(experiment_cells([name], Options(), seeds=None, threads=None)[0], folder)
         plan.check(name)
-        seeds = [seed for seed in experiment.seeds if seed in {one["seed"] for one in there}]
+        judged = [one for one in there if one["seed"] in experiment.seeds]  # others chose settings
         whole, page = not plan.waiting, experiment.page(there)
-        found.append(Finding(name, experiment.title, experiment.words, len(there), seeds_told(seeds), whole, page))
+        found.append(Finding(name, experiment.title, experiment.words, len(there), seeds_told(judged), whole, page))
     return found
 
 

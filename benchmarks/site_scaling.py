@@ -145,7 +145,7 @@ def variants(costs: Mapping[str, Series]) -> list[str]:
         shares = []
         for key, own in costs.items():
             found, ours = own.get(name, {}), own.get(OURS, {})
-            if both := found.keys() & ours.keys():
+            if len(both := found.keys() & ours.keys()) > 1:
                 shares.append(f"{BY_KEY[key].title} {np.median([found[size] / ours[size] for size in both]):.1f}")
         if shares:
             told.append(f"{name} beside {OURS}: {', '.join(shares)} times as much, by the median over sizes")
@@ -214,6 +214,8 @@ def takeovers(costs: Series, failed: Mapping[str, set[int]], title: str) -> str:
         less.append(f"than for {peer} {where}" + ("" if least in own else ", where it has no result"))
     told = [f"less for {OURS} {', '.join(less)}"] if less else []
     told += [f"up to the largest size less for {names(more)} than for {OURS}"] if more else []
+    if told and (none := sorted(failed.get(OURS, ()))):
+        told.append(f"{OURS} has no result at {names([f'{size:,}' for size in none])}")
     return f"{title}: {'; '.join(told)}" if told else ""
 
 

@@ -246,7 +246,7 @@ def surroundings(records: Sequence[Record]) -> list[str]:
     well = sum(record["status"] == "ok" for record in records)
     span = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
     return [
-        f"{len(records)} cells, {well} of which ended well; seeds {', '.join(_seeds(records))}; {span}.",
+        f"{len(records)} cells, {well} of which ended well; {seeds_told(records)}; {span}.",
         *machines,
         f"Code at {names(list(revisions))}.",
         f"Times of {contended} cells are marked and left out: other work shared the machine."
@@ -256,8 +256,15 @@ def surroundings(records: Sequence[Record]) -> list[str]:
     ]
 
 
-def _seeds(records: Sequence[Record]) -> list[str]:
-    return [str(seed) for seed in sorted({record["seed"] for record in records})]
+def seeds_told(records: Sequence[Record]) -> str:
+    """Seeds of records, in words.
+
+    Example:
+        >>> seeds_told([{"seed": 0}]), seeds_told([{"seed": 2}, {"seed": 0}, {"seed": 2}, {"seed": 1}])
+        ('seed 0', 'seeds 0, 1 and 2')
+    """
+    seeds = sorted({record["seed"] for record in records})
+    return f"seed{'s' * (len(seeds) > 1)} {names([str(seed) for seed in seeds])}"
 
 
 def _machine(machine: Mapping[str, Any]) -> str:

@@ -207,7 +207,7 @@ def certificate_of(potential: StandardisedPotential, x: Tensor, y: Tensor, gener
     """
     with torch.no_grad():
         value, image = potential.value_gradient(x)
-        hessian = potential.value_gradient_hessian(x[: block_rows(x)])[2]  # a few points show it in many dimensions
+        hessian = potential.hessian(x[: block_rows(x)])
         solved = potential.conjugate(y, throw=False)
         value_hat, image_hat = potential.value_gradient(solved.argmax)
     # W2² does not change when both sides shift together: without a common far offset fewer digits cancel.

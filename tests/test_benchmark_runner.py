@@ -478,12 +478,17 @@ def test_peers_take_the_points_that_minutes_hold() -> None:
 
 
 def test_where_cost_is_the_question_networks_grow_and_plans_take_all_points() -> None:
-    methods = {one.name: one.settings for one in find_methods(task(rows=30_000, uncapped=True))[0]}
+    def settings(**options: Any) -> dict[str, dict[str, Any]]:
+        return {one.name: one.settings for one in find_methods(task(uncapped=True, **options))[0]}
+
+    methods = settings(rows=100_000)
     hidden = methods["ot-lift"]["hidden_features"]
     assert methods["ot-lift twice as wide"]["hidden_features"] == [2 * width for width in hidden]
     assert methods["ot-lift twice as deep"]["hidden_features"] == hidden * 2
-    assert methods["EMD"]["max_points"] == methods["Sinkhorn"]["max_points"] == 30_000
+    assert methods["EMD"]["max_points"] == methods["Sinkhorn"]["max_points"] == 100_000
     assert methods["ot-lift"]["positivity"] == "lift" and "ot-lift softplus" not in methods
+    fewer = settings(rows=30_000)
+    assert fewer["ot-lift"] == methods["ot-lift"] and "ot-lift twice as wide" not in fewer, "where the start is kept"
 
 
 # ------------------------------------------------------------------------------- the command line

@@ -189,6 +189,7 @@ def test_a_peer_that_always_costs_less_is_said_to_and_one_that_never_ended() -> 
         "fit: less for ot-lift than for EMD at every size, where it has no result; "
         "up to the largest size less for linear than for ot-lift"
     )
+    assert takeovers(costs, {"ot-lift": {2000, 1000}}, "fit").endswith("; ot-lift has no result at 1,000 and 2,000")
 
 
 def test_a_time_that_does_not_count_is_no_failure() -> None:

@@ -16,7 +16,9 @@ from sklearn.base import clone
 from torch import Tensor, nn
 
 from ot_lift import ICNN, BrenierMap, mark_nonnegative
+from ot_lift.brenier_fit import certificate_of
 from ot_lift.errors import ConvergenceWarning, DataError
+from ot_lift.maps import StandardisedPotential
 from ot_lift.positivity import marked_parameters
 from ot_lift.potentials import AutogradPotential, Quadratic
 
@@ -52,6 +54,28 @@ def test_the_same_seed_gives_the_same_map_bit_for_bit() -> None:
     again = clone(fit.map).fit(fit.Y[:50], fit.X[:50])
     assert same(again.fit(fit.X, fit.Y), fit.map)  # a second fit starts afresh
     assert again.certificate_ == fit.map.certificate_
+
+
+def test_a_certificate_forms_a_block_of_hessians(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In many dimensions those of all points are more than memory holds, and their eigenvalues take minutes."""
+    fit, shapes = bent_fit(), []
+    potential, (x, y) = fit.map.potential_, (torch.from_numpy(side[:60]) for side in (fit.X, fit.Y))
+    whole = certificate_of(potential, x, y, torch.Generator().manual_seed(0))
+    hessian = type(potential).hessian
+
+    def watched(self: StandardisedPotential, at: Tensor) -> Tensor:
+        shapes.append(tuple(at.shape))
+        return hessian(self, at)
+
+    monkeypatch.setattr(type(potential), "hessian", watched)
+    monkeypatch.setattr("ot_lift.hessians._BLOCK_BYTES", 7 * 2**2 * 8)
+    parts = certificate_of(potential, x, y, torch.Generator().manual_seed(0))
+    assert shapes == [(7, 2)]
+    with torch.no_grad():
+        least = float(torch.linalg.eigvalsh(hessian(potential, x[:7])).min())
+    assert parts.smallest_hessian_eigenvalue == pytest.approx(least)
+    assert whole.smallest_hessian_eigenvalue <= least
+    assert parts.w2_squared_lower == pytest.approx(whole.w2_squared_lower)
 
 
 def test_another_seed_gives_another_map_of_the_same_quality() -> None:

@@ -78,6 +78,12 @@ def _shown_to(watcher: Watcher, *, after: float) -> Callable[[dict[str, float], 
     return callback
 
 
+def _has_variants(task: Task) -> bool:
+    if task.quick:
+        return task.name in _VARIANTS_IN_A_QUICK_LOOK
+    return is_varied(task) if task.uncapped else True
+
+
 def methods(task: Task) -> Iterable[Method]:
     """The default settings; where a task asks to spend its budget, time alone ends the fit.
 
@@ -89,7 +95,7 @@ def methods(task: Task) -> Iterable[Method]:
     if task.spend_budget:
         defaults |= {"max_steps": _NO_LIMIT_ON_STEPS, "patience": None}
     yield WatchedBrenierMethod(name=OURS, **defaults)
-    if task.name not in _VARIANTS_IN_A_QUICK_LOOK if task.quick else task.uncapped and not is_varied(task):
+    if not _has_variants(task):
         return
     hidden = tuple(defaults["hidden_features"])
     variants: dict[str, dict[str, Any]] = {name: {"positivity": name} for name in ("softplus", "projection")}

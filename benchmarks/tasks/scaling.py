@@ -19,7 +19,7 @@ _FEATURES, _MIDDLE = (2, 8, 32, 128, 512, 1024), 8
 _FEW, _MANY = (
     1_000,
     100_000,
-)  # as dimensions grow: what plans can hold, and what keeps a network from the Gaussian start
+)  # as dimensions grow: what plans hold, and what lets a network leave its Gaussian start
 _THREADS, _THREADED = (1, 2), (100_000, 32)
 _BUDGET = 60.0
 _CHUNK = 1 << 18  # rows made at once
@@ -104,7 +104,7 @@ def filled(shape: tuple[int, int], rows_of: Callable[[int], Array]) -> Array:
 
 def is_varied(task: Task) -> bool:
     """Whether networks of other widths and depths are tried: at three sizes, where it is not the start that is kept."""
-    return task.quick or (task.rows == _MANY and task.features in (2, 8, 32) and task.own_threads is None)
+    return task.rows == _MANY and task.features in (2, 8, 32) and task.own_threads is None
 
 
 def tasks(options: Options) -> Iterable[Task]:
