@@ -96,7 +96,9 @@ def run(
     threads: Annotated[
         int | None,
         typer.Option(
-            help="Of every method; by default those of the machine, in an experiment and with --quick one.", min=1
+            help="Of every method; by default those of the machine, in an experiment one, with --quick one for cells "
+            "that run beside others.",
+            min=1,
         ),
     ] = None,
     quick: Quick = False,
@@ -112,9 +114,7 @@ def run(
         raise typer.BadParameter("Dask is not installed; pip install distributed", param_hint="--cluster")
     folder = _records_folder(out, quick)
     asked = _numbers(seeds) if seeds else None
-    cells, missing = runner.asked_cells(
-        names or [], Options(data, quick, cache), seeds=asked, threads=threads or (1 if quick else None)
-    )
+    cells, missing = runner.asked_cells(names or [], Options(data, quick, cache), seeds=asked, threads=threads)
     plan = runner.Plan.of(cells, folder, retry=retry, again=again)
     for line in missing:
         typer.echo(f"not here: {line}", err=True)

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import joblib
 
 from benchmarks.cells import BaseCell, check_record
 from benchmarks.experiments import EXPERIMENTS, experiment_cells
-from benchmarks.kinds import offers
+from benchmarks.kinds import Offer, offers
 from benchmarks.tasks import Options, default_seeds
 from ot_lift.errors import DataError
 from ot_lift.io import atomic_file
@@ -75,7 +75,7 @@ class Plan:
 
 
 def chosen_cells(
-    names: Sequence[str], options: Options, *, seeds: Sequence[int] | None, threads: int
+    names: Sequence[str], options: Options, *, seeds: Sequence[int] | None, threads: int | None
 ) -> tuple[list[BaseCell], list[str]]:
     """The cells that names stand for, sorted by task and seed.
 
@@ -84,7 +84,8 @@ def chosen_cells(
             "posterior") and methods; with no task or no method among them, all of these.
         options: What tasks are built from.
         seeds: Of data and fits; None for those of `default_seeds`.
-        threads: Of every method, but for tasks on threads.
+        threads: Of every method, but for tasks on threads; None for those of the machine, in a quick look one for cells
+            that share it.
 
     Returns:
         The cells, and sentences on what is not available here.
@@ -108,7 +109,7 @@ def chosen_cells(
         )
     wanted, wanted_methods = set(names) & known or known, set(names) & known_methods or known_methods
     cells = [
-        offer.kind.cell(offer.task, method, seed, offer.task.own_threads or threads)
+        _cell(offer, method, seed, threads)
         for offer in found
         if offer.names & wanted
         for seed in (default_seeds(offer.task.settings()) if seeds is None else seeds)
@@ -127,7 +128,7 @@ def asked_cells(
         names: Of experiments and parts of them, of tasks, families of tasks and methods.
         options: What tasks are built from.
         seeds: Of data and fits; None for those of the task or the experiment, with a quick run for 0.
-        threads: Of every method; None for those of the machine, in an experiment for one.
+        threads: Of every method; None for those of `chosen_cells`, in an experiment for one.
 
     Returns:
         The cells, and sentences on what is not available here.
@@ -143,8 +144,15 @@ def asked_cells(
     own, rest = experiment_cells(names, options, seeds=seeds, threads=threads)
     if own and not rest:
         return [*own], []
-    cells, missing = chosen_cells(rest, options, seeds=seeds, threads=threads or _threads())
+    cells, missing = chosen_cells(rest, options, seeds=seeds, threads=threads)
     return [*own, *cells], missing
+
+
+def _cell(offer: Offer, method: Any, seed: int, threads: int | None) -> BaseCell:
+    given = offer.task.own_threads or threads
+    cell = offer.kind.cell(offer.task, method, seed, given or _threads())
+    shares = not given and offer.task.quick and not cell.alone
+    return replace(cell, threads=1) if shares else cell
 
 
 def _threads() -> int:

@@ -67,8 +67,8 @@ def best_gaussian(target: Target, units: Laplace, generator: torch.Generator) ->
         if here.elbo - before.elbo < _ENOUGH:
             break
     fresh = torch.cat([fresh, -fresh])
-    gain = _Gaussian.at(target, here.centre, here.root, fresh).elbo
-    if not gain > _Gaussian.at(target, units.centre, units.root, fresh).elbo:
+    first, last = (_elbo(target.value(one.centre + fresh @ one.root.T), one.root) for one in (units, here))
+    if not last > first:
         return units
     return replace(units, centre=here.centre, root=here.root, inverse_root=torch.linalg.inv(here.root))
 
@@ -85,11 +85,16 @@ class _Gaussian:
     @classmethod
     def at(cls, target: Target, centre: Tensor, root: Tensor, z: Tensor) -> _Gaussian:
         value, gradient = target.value_gradient(centre + z @ root.T)
-        return cls(centre, root, gradient @ root, float(value.mean() + torch.linalg.slogdet(root)[1]))
+        return cls(centre, root, gradient @ root, _elbo(value, root))
 
     @property
     def finite(self) -> bool:
         return math.isfinite(self.elbo) and bool(torch.isfinite(self.gradient).all())
+
+
+def _elbo(value: Tensor, root: Tensor) -> float:
+    """Without the entropy of N(0, I), from log densities of draws."""
+    return float(value.mean() + torch.linalg.slogdet(root)[1])
 
 
 def _better(

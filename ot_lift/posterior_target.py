@@ -12,7 +12,9 @@ from torch import Tensor
 from ot_lift.errors import DataError
 from ot_lift.maps import in_blocks
 
-_ROWS = 1 << 12  # points of one call to a target: memory stays flat however many draws are asked for
+# Points of one call to a target: memory stays flat however many draws are asked for. A likelihood of thousands of rows
+# takes half the time in blocks of 256 as in blocks of 512, whose temporaries malloc maps anew at every call.
+_ROWS = 1 << 8
 
 
 class Target:
@@ -63,6 +65,10 @@ class Target:
 
     def value_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Log density ``(n,)`` and gradient ``(n, dim)`` without a graph, as the target gives them."""
+        blocks = [self._value_gradient(block) for block in x.split(_ROWS)]
+        return torch.cat([value for value, _ in blocks]), torch.cat([gradient for _, gradient in blocks])
+
+    def _value_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if hasattr(self.source, "value_gradient"):
             value, gradient = self.source.value_gradient(x.double())
             return value.double(), gradient.double()

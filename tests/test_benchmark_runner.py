@@ -449,6 +449,18 @@ def test_names_choose_tasks_families_and_methods() -> None:
         chosen("gausian")
 
 
+def test_cells_that_run_alone_have_every_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+
+    def threads(quick: bool, asked: int | None = None) -> dict[bool, set[int]]:
+        found, _ = runner.chosen_cells(["gaussian-d2"], Options(quick=quick), seeds=[0], threads=asked)
+        return {alone: {one.threads for one in found if one.alone == alone} for alone in (False, True)}
+
+    assert threads(quick=False) == {False: {3}, True: {3}}
+    assert threads(quick=True) == {False: {1}, True: {3}}
+    assert threads(quick=True, asked=2) == {False: {2}, True: {2}}
+
+
 def test_what_cannot_run_here_is_said(tmp_path: Path) -> None:
     told = find_tasks(Options())[1]
     assert "wasserstein2: needs the benchmark's published weights; pass their folder as --data" in told
