@@ -36,7 +36,7 @@ from posteriors.reference import Reference
 
 LINEAR = PosteriorTask(features=11, budget_seconds=2.0, target="linear_diabetes", draws=2000)
 NORMAL = ("mean-field", "full-rank")
-SMALL = PosteriorTask(features=2, budget_seconds=4.0, target="weibull_leukaemia", draws=2000, quick=True)
+SMALL = PosteriorTask(features=2, budget_seconds=2.0, target="weibull_leukaemia", draws=2000, quick=True)
 numpyro = pytest.mark.skipif(find_spec("numpyro") is None or find_spec("arviz") is None, reason="no NumPyro or ArviZ")
 
 

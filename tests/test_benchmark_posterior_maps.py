@@ -79,7 +79,8 @@ def test_a_large_target_alone_has_rows() -> None:
 
 
 @pytest.mark.slow
-def test_nuts_in_the_latent_space_draws_from_the_posterior() -> None:
+def test_nuts_in_the_latent_space_draws_from_the_posterior(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.posterior_maps._LATENT_DRAWS", 500)
     posterior = posteriors.load("linear_diabetes")
     fitted = PosteriorMap(max_steps=10, random_state=0).fit(posterior)
     reference, seconds = latent_nuts(fitted, posterior, 0)

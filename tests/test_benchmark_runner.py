@@ -281,7 +281,7 @@ def test_cells_at_the_same_time_are_marked_and_those_with_a_budget_run_alone(tmp
 
 @pytest.mark.slow
 def test_cells_run_in_processes_of_loky(tmp_path: Path) -> None:
-    wanted = [cell(seed=seed) for seed in range(3)]
+    wanted = [cell(seed=seed) for seed in range(2)]
     records = runner.run(plan(wanted, tmp_path), tmp_path, jobs=2, backend="loky")
     assert {record["status"] for record in records} == {"ok"}
     assert all(record["timing"]["together"] for record in records)

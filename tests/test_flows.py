@@ -39,7 +39,7 @@ def test_by_default_gaussians_end_within_a_hundredth_of_a_nat_a_dimension(
     features: int, rng: np.random.Generator
 ) -> None:
     truth = Normal.random(features, rng, condition=1e4)
-    flow = ConvexPotentialFlow(random_state=0, max_steps=300).fit(truth.draw(50_000, rng))
+    flow = ConvexPotentialFlow(random_state=0, max_steps=150).fit(truth.draw(50_000, rng))
     fresh = truth.draw(20_000, rng)
     assert abs(np.mean(flow.log_prob(fresh) - truth.log_prob(fresh))) < 0.01 * features
 

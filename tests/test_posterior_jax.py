@@ -77,7 +77,7 @@ def test_the_latent_density_is_torchs(fitted: PosteriorMap) -> None:
 @pytest.mark.slow
 def test_nuts_in_the_latent_space_samples_the_posterior(fitted: PosteriorMap) -> None:
     with jax.enable_x64(True):
-        sampler = MCMC(NUTS(fitted.precondition().model), num_warmup=200, num_samples=2000, progress_bar=False)
+        sampler = MCMC(NUTS(fitted.precondition().model), num_warmup=100, num_samples=1000, progress_bar=False)
         sampler.run(jax.random.PRNGKey(0))
         draws = {name: np.asarray(value) for name, value in sampler.get_samples().items()}
     assert {name: value.shape[1:] for name, value in draws.items()} == {"latent": (3,), "rate": (3,), "total": ()}
