@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.optimize import OptimizeResult, minimize
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it ships no types
 from torch import Tensor
 
 from ot_lift.errors import ConvergenceError, DataError
@@ -164,7 +165,10 @@ def _ascend(target: Target, start: Tensor, root: Tensor) -> Tensor | None:
             raise StopIteration  # at a kink L-BFGS creeps for thousands of steps
 
     options: dict[str, Any] = {"maxiter": 2000, "maxfun": 5000, "ftol": 1e-14, "gtol": 1e-8, "maxls": 50}
-    result = minimize(negative, np.zeros(target.dim), jac=True, method="L-BFGS-B", callback=crawling, options=options)
+    # SciPy's BLAS has threads of its own, which spin for work and take the cores from torch's: three times as long.
+    with threadpool_limits(1, user_api="blas"):
+        start_u = np.zeros(target.dim)
+        result = minimize(negative, start_u, jac=True, method="L-BFGS-B", callback=crawling, options=options)
     return start + root @ torch.from_numpy(np.asarray(result.x))
 
 

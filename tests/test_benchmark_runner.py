@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -334,51 +334,69 @@ def in_this_process(one: Cell, out: Path, *, together: bool = False) -> dict[str
     return benchmark_records.record("shift-d2", "scripted", one.seed) | {"fingerprint": one.fingerprint}
 
 
-KILLED = """
-here.Cell.run = here.in_this_process
-def victim(out):
-    here.runner.run(here.plan(here.to_be_killed(), Path(out)), Path(out))
+def many(folder: Path) -> None:
+    """A run of more cells than can end."""
+    Cell.run = in_this_process  # type: ignore[method-assign]  # this process is the run's alone
+    runner.run(plan(to_be_killed(), folder), folder)
+
+
+def sleeping(folder: Path) -> None:
+    """A run of one cell that lasts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell may have set to be ignored
+    cells = [cell(Scripted(sleep=60.0, mark=f"{folder}/mark"), budget_seconds=90.0)]
+    runner.run(plan(cells, folder / "records"), folder / "records")
+
+
+def queued(folder: Path) -> None:
+    """A run of more cells than there are workers, all of which last."""
+    cells = [
+        cell(Scripted(f"scripted {i}", sleep=60.0, mark=f"{folder}/mark{i}"), budget_seconds=90.0) for i in range(6)
+    ]
+    runner.run(plan(cells, folder / "records"), folder / "records", jobs=2)
+
+
+VICTIM = """
+def victim(asked):
+    kind, _, folder = asked.partition(" ")
+    getattr(here, kind)(Path(folder))
 """
 
 
-def test_a_run_that_is_killed_twenty_times_loses_and_doubles_nothing(tmp_path: Path, rng: np.random.Generator) -> None:
+@pytest.fixture(scope="module")
+def killable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    """Starts the runs above: by the function's name and a folder."""
+    with forks(IMPORTS + VICTIM, tmp_path_factory.mktemp("killable")) as runs:
+        yield runs
+
+
+def test_a_run_that_is_killed_twenty_times_loses_and_doubles_nothing(
+    tmp_path: Path, rng: np.random.Generator, killable: Forks
+) -> None:
     out = tmp_path / "records"
     kept: dict[Path, int] = {}
-    with forks(IMPORTS + KILLED, tmp_path) as runs:
-        for turn in range(20):
-            run = runs.start(out)
-            time.sleep(float(rng.uniform(0.0, 0.15)))
-            number = (signal.SIGKILL, signal.SIGTERM)[turn % 2]
-            os.kill(run, number)
-            assert runs.end() == -number
-            found = {path: path.stat().st_mtime_ns for path in out.rglob("*.json")}
-            assert kept.items() <= found.items()  # none is lost, none was run a second time
-            assert all(runner.read_cell(path) for path in found)  # each is whole
-            kept = found
+    for turn in range(20):
+        run = killable.start(f"many {out}")
+        time.sleep(float(rng.uniform(0.0, 0.15)))
+        number = (signal.SIGKILL, signal.SIGTERM)[turn % 2]
+        os.kill(run, number)
+        assert killable.end() == -number
+        found = {path: path.stat().st_mtime_ns for path in out.rglob("*.json")}
+        assert kept.items() <= found.items()  # none is lost, none was run a second time
+        assert all(runner.read_cell(path) for path in found)  # each is whole
+        kept = found
     waiting = len(plan(to_be_killed(), out).waiting)
     assert 0 < len(kept) == _MORE_THAN_CAN_END - waiting
 
 
-SLEEPS = """
-import signal
-def victim(folder):
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell may have set to be ignored
-    sleeping = here.cell(here.Scripted(sleep=60.0, mark=folder + "/mark"), budget_seconds=90.0)
-    out = Path(folder, "records")
-    here.runner.run(here.plan([sleeping], out), out)
-"""
-
-
 @pytest.mark.slow
-def test_a_killed_run_leaves_no_process_behind(tmp_path: Path) -> None:
-    with forks(IMPORTS + SLEEPS, tmp_path) as runs:
-        for number in (signal.SIGKILL, signal.SIGINT):
-            _leaves_no_process(runs, tmp_path / number.name, number)
+def test_a_killed_run_leaves_no_process_behind(tmp_path: Path, killable: Forks) -> None:
+    for number in (signal.SIGKILL, signal.SIGINT):
+        _leaves_no_process(killable, tmp_path / number.name, number)
 
 
 def _leaves_no_process(runs: Forks, folder: Path, number: signal.Signals) -> None:
     folder.mkdir()
-    run, mark = runs.start(folder), folder / "mark"
+    run, mark = runs.start(f"sleeping {folder}"), folder / "mark"
     until(lambda: mark.exists() and mark.read_text(encoding="ascii").isdigit())
     os.kill(run, number)
     assert runs.end() != 0
@@ -387,29 +405,17 @@ def _leaves_no_process(runs: Forks, folder: Path, number: signal.Signals) -> Non
     assert not (folder / "records").exists()
 
 
-QUEUED = """
-def victim(folder):
-    cells = [
-        here.cell(here.Scripted(f"scripted {i}", sleep=60.0, mark=f"{folder}/mark{i}"), budget_seconds=90.0)
-        for i in range(6)
-    ]
-    out = Path(folder, "records")
-    here.runner.run(here.plan(cells, out), out, jobs=2)
-"""
-
-
 @pytest.mark.slow
-def test_workers_of_a_killed_run_start_nothing_of_their_queue(tmp_path: Path) -> None:
-    with forks(IMPORTS + QUEUED, tmp_path) as runs:
-        run = runs.start(tmp_path)
-        marks: Callable[[], list[Path]] = lambda: list(tmp_path.glob("mark*"))  # noqa: E731
-        until(lambda: len(marks()) == 2 and all(mark.read_text(encoding="ascii").isdigit() for mark in marks()))
-        os.kill(run, signal.SIGKILL)
-        assert runs.end() == -signal.SIGKILL
-        fits = [int(mark.read_text(encoding="ascii")) for mark in marks()]
-        until(lambda: not any(alive(fit) for fit in fits))
-        time.sleep(3.0)  # a cell of the queue would have begun by now
-        assert len(marks()) == 2
+def test_workers_of_a_killed_run_start_nothing_of_their_queue(tmp_path: Path, killable: Forks) -> None:
+    run = killable.start(f"queued {tmp_path}")
+    marks: Callable[[], list[Path]] = lambda: list(tmp_path.glob("mark*"))  # noqa: E731
+    until(lambda: len(marks()) == 2 and all(mark.read_text(encoding="ascii").isdigit() for mark in marks()))
+    os.kill(run, signal.SIGKILL)
+    assert killable.end() == -signal.SIGKILL
+    fits = [int(mark.read_text(encoding="ascii")) for mark in marks()]
+    until(lambda: not any(alive(fit) for fit in fits))
+    time.sleep(3.0)  # a cell of the queue would have begun by now
+    assert len(marks()) == 2
 
 
 def until(holds: Callable[[], bool], *, seconds: float = 60.0) -> None:

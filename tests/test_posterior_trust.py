@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from targets import Density, cauchy, funnel, gumbel, linear_model, log_gamma, logistic, two_modes
+from threadpoolctl import threadpool_info, threadpool_limits  # type: ignore[import-untyped]  # it ships no types
 
 from ot_lift.errors import ConvergenceWarning
 from ot_lift.posterior import PosteriorMap
@@ -168,6 +169,23 @@ def test_where_curvature_says_nothing_the_width_is_measured(power: float) -> Non
     found = find_mode(Target(kink), torch.Generator().manual_seed(0))
     fall = -kink.log_density(found.to_user(torch.eye(2).double()))
     np.testing.assert_allclose(fall, 0.5, rtol=1e-3)  # half a nat at one standard deviation
+
+
+def test_the_search_for_a_mode_leaves_the_cores_to_torch() -> None:
+    """SciPy's own threads would spin beside it."""
+
+    def threads() -> set[int]:
+        return {one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"}
+
+    def log_density(x: torch.Tensor) -> torch.Tensor:
+        seen.append(threads())
+        return -0.5 * x.square().sum(-1)
+
+    seen: list[set[int]] = []
+    with threadpool_limits(2, user_api="blas"):
+        find_mode(Target(Density(2, log_density)), torch.Generator().manual_seed(0))
+        assert threads() == {2}
+    assert {1} in seen
 
 
 def test_a_targets_own_hessian_is_used() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 from benchmarks.findings import documents
 from benchmarks.readme import BEGIN, END, MEASUREMENTS, main, measured, measurements, said, with_table
 from benchmarks.record import RESULTS, figure, read_record, read_records, write_record
+from ot_lift.training import TrainingOptions
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -53,6 +55,11 @@ def linear_regression(X: np.ndarray, y: np.ndarray) -> None:
     numpyro.sample("y", dist.Normal(X @ slopes, 1.0), obs=y)
 
 
+def few_steps(**options: Any) -> TrainingOptions:
+    """The code is to run; what a whole fit comes to is asked elsewhere."""
+    return TrainingOptions(**{**options, "max_steps": min(options["max_steps"], 50)})
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_the_code_runs_as_it_stands(
@@ -60,6 +67,7 @@ def test_the_code_runs_as_it_stands(
 ) -> None:
     pytest.importorskip("numpyro", reason="needs the extra `posteriors`: pip install 'ot-lift[posteriors]'")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ot_lift.estimators.TrainingOptions", few_steps)
     theta = rng.normal(size=(400, 2))
     names = {
         "theta": theta,
