@@ -163,4 +163,4 @@ def test_misread_classes_decide_before_the_energy_distance() -> None:
 def test_a_fit_is_ended_from_outside_after_its_budget_or_well_after_one_it_keeps() -> None:
     full = GaussianPair(features=2, rows=10, test_rows=10, budget_seconds=20.0)
     assert full.fit_limit(keeps_budget=False) == 20 and full.fit_limit(keeps_budget=True) == 100
-    assert dataclasses.replace(full, budget_seconds=1.0, quick=True).fit_limit(keeps_budget=False) == 10
+    assert dataclasses.replace(full, budget_seconds=0.5, quick=True).fit_limit(keeps_budget=False) == 10

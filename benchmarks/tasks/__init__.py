@@ -24,7 +24,7 @@ Sampler = Callable[[int, np.random.Generator], Array]
 
 
 FULL_SECONDS = 20.0  # of a fit, where a task does not say otherwise
-QUICK_SECONDS = 1.0  # of a fit in a quick look
+QUICK_SECONDS = 0.5  # of a fit in a quick look
 
 
 class Unavailable(Exception):
@@ -50,7 +50,7 @@ class Options:
 
         Example:
             >>> Options(quick=True).sizes(50_000, 4_096)
-            {'rows': 1000, 'test_rows': 512, 'budget_seconds': 1.0, 'quick': True}
+            {'rows': 1000, 'test_rows': 512, 'budget_seconds': 0.5, 'quick': True}
         """
         if self.quick:
             rows, test_rows, budget_seconds = min(rows, 1_000), min(test_rows, 512), QUICK_SECONDS
@@ -178,11 +178,11 @@ class BaseTask(ABC):
         """Seconds after which a fit is ended from outside.
 
         A fit that keeps the budget itself has room for what a budget does not cover, one that does not has the budget,
-        and in a quick look ten of them: whether a method works is asked there, not what it comes to in a second.
+        and in a quick look twenty of them: whether a method works is asked there, not what it comes to at once.
         """
         if keeps_budget:
             return 2 * self.budget_seconds + 60
-        return self.budget_seconds * (10 if self.quick else 1)
+        return self.budget_seconds * (20 if self.quick else 1)
 
     def settings(self) -> dict[str, Any]:
         """All that decides the problem besides the seed, as JSON types."""
