@@ -61,7 +61,7 @@ def _document(kind: str, tasks: Tasks, whole: Mapping[str, bool]) -> Document:
         findings.append(_scaling(*_SCALING[kind], sizes, all(whole[task] for task in sizes)))
     sentences, ranks = (overall(others), ranks_table(others)) if others else ((), None)
     records = [record for own in tasks.values() for record in own]
-    return Document(name, title, _WORDS, findings, sentences, ranks, surroundings(records) if records else ())
+    return Document(name, title, _WORDS, findings, sentences, ranks, surroundings(records))
 
 
 def _variants(tasks: Tasks, folder: Path, data: Path | None) -> dict[tuple[Any, ...], set[str]]:

@@ -39,12 +39,8 @@ def documents(folder: Path, data: Path | None = None) -> list[Document]:
     own = [one for one in records if "experiment" in one["settings"]["task"]]
     others = [one for one in records if "experiment" not in one["settings"]["task"]]
     claims = "[CLAIMS.md](../benchmarks/CLAIMS.md) holds the paper's claims against them, one by one."
-    title, found, told = (
-        "What the paper's experiments say here",
-        _experiments(own, folder),
-        surroundings(own) if own else (),
-    )
-    experiments = Document("experiments", title, claims, found, surroundings=told)
+    title, found = "What the paper's experiments say here", _experiments(own, folder)
+    experiments = Document("experiments", title, claims, found, surroundings=surroundings(own))
     return [document for document in (experiments, *comparisons(others, folder, data)) if document.findings]
 
 

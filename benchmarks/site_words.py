@@ -238,7 +238,9 @@ def _failures(records: Sequence[Record]) -> list[str]:
 
 
 def surroundings(records: Sequence[Record]) -> list[str]:
-    """Machine, versions, revisions, seeds and what was marked, in lines."""
+    """Machine, versions, revisions, seeds and what was marked, in lines; none without records."""
+    if not records:
+        return []
     machines = dict.fromkeys(_machine(record["machine"]) for record in records)
     revisions = dict.fromkeys(str(record["revision"]) for record in records)
     dates = sorted(record["date"][:10] for record in records)

@@ -16,10 +16,8 @@ from benchmarks.tasks import Array, Options, Problem, Task
 FAMILY = "scaling"
 _ROWS = (500, 1_000, 2_000, 4_000, 10_000, 100_000, 1_000_000, 10_000_000)
 _FEATURES, _MIDDLE = (2, 8, 32, 128, 512, 1024), 8
-_FEW, _MANY = (
-    1_000,
-    100_000,
-)  # as dimensions grow: what plans hold, and what lets a network leave its Gaussian start
+# As dimensions grow: what plans hold, and what lets a network leave its Gaussian start.
+_FEW, _MANY = 1_000, 100_000
 _THREADS, _THREADED = (1, 2), (100_000, 32)
 _BUDGET = 60.0
 _CHUNK = 1 << 18  # rows made at once
