@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 from benchmarks.documents import Document, Finding
 from benchmarks.experiments import Page
 from benchmarks.kinds import offers
-from benchmarks.methods import OURS
+from benchmarks.methods import OURS, default_seeds
 from benchmarks.metrics import METRICS, by_method, kind_of
 from benchmarks.runner import Plan
 from benchmarks.site_plots import task_plots
 from benchmarks.site_scaling import SLOPES, is_scaling, scaling_content
 from benchmarks.site_tables import ranks_table, task_table
-from benchmarks.site_words import overall, seeds_told, surroundings, verdict
-from benchmarks.tasks import Options, default_seeds
+from benchmarks.site_words import caption, overall, seeds_told, surroundings, verdict
+from benchmarks.tasks import Options
 
 Record = Mapping[str, Any]
 Tasks = Mapping[str, Sequence[Record]]
@@ -96,17 +95,17 @@ def _whole(own: Sequence[Record], variants: set[str]) -> bool:
     Which peers are installed decides nothing: the document is the same everywhere.
     """
     methods = {one["method"] for one in own} | variants
-    wanted = product(methods, default_seeds(own[0]["settings"]["task"]))
-    return {(one["method"], one["seed"]) for one in own} >= set(wanted)
+    task = own[0]["settings"]["task"]
+    wanted = {(method, seed) for method in methods for seed in default_seeds(task, method)}
+    return {(one["method"], one["seed"]) for one in own} >= wanted
 
 
 def _task(task: str, own: Sequence[Record], whole: bool) -> Finding:
     settings = own[0]["settings"]["task"]
-    told = "Mean and standard deviation over seeds, on points that no fit saw. Bold: not beaten beyond noise."
     metrics = [(metric.title, metric.note) for metric in METRICS if by_method(own, metric.key)]
     return Finding(
         *(task, settings["title"], settings["words"], len(own), seeds_told(own), whole),
-        page=Page(verdict(own), [("Every method", told, task_table(own))], task_plots(own), metrics),
+        page=Page(verdict(own), [("Every method", caption(own), task_table(own))], task_plots(own), metrics),
         foremost=bool(settings.get("spend_budget")),
     )
 

@@ -21,12 +21,14 @@ class Standing:
         best: the least rank that the seeds allow at 95%.
         worst: the greatest.
         seeds: how many values there are.
+        above: the methods that are better beyond noise; none with one seed.
     """
 
     rank: int
     best: int
     worst: int
     seeds: int
+    above: tuple[str, ...] = ()
 
 
 def standings(
@@ -67,10 +69,10 @@ def standings(
     level = 1 - (1 - LEVEL) / max(1, len(scores) - 1)
     found = {}
     for place, name in enumerate(order, 1):
-        others = [difference(scores[name], scores[other], level=level) for other in order if other != name]
-        best = 1 + sum(interval[0] > 0 for interval in others)
-        worst = len(order) - sum(interval[1] < 0 for interval in others)
-        found[name] = Standing(place, min(best, place), max(worst, place), len(scores[name]))
+        others = {other: difference(scores[name], scores[other], level=level) for other in order if other != name}
+        above = tuple(other for other, interval in others.items() if interval[0] > 0)
+        worst = len(order) - sum(interval[1] < 0 for interval in others.values())
+        found[name] = Standing(place, min(1 + len(above), place), max(worst, place), len(scores[name]), above)
     return found
 
 

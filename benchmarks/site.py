@@ -13,7 +13,7 @@ from benchmarks.metrics import METRICS, by_method, kind_of
 from benchmarks.site_plots import task_plots
 from benchmarks.site_scaling import SLOPES, is_scaling, scaling_content
 from benchmarks.site_tables import method_notes, overview_table, task_settings, task_table
-from benchmarks.site_words import surroundings, verdict
+from benchmarks.site_words import caption, surroundings, verdict
 from ot_lift.io import atomic_file
 from ot_lift.report import templates
 from ot_lift.report_tables import Table
@@ -89,6 +89,7 @@ def _task_content(records: Sequence[Record], sentences: Sequence[str]) -> dict[s
         "words": records[0]["settings"]["task"]["words"],
         "overview": OVERVIEW,
         "sentences": sentences,
+        "caption": caption(records),
         "table": task_table(records),
         "metrics": [(metric.title, metric.note) for metric in METRICS if by_method(records, metric.key)],
         "plots": task_plots(records),

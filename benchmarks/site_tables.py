@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.methods import OURS
 from benchmarks.metrics import METRICS, Metric, by_method, level_of, mean_of, quality_of
 from benchmarks.ranks import Standing, standings
-from benchmarks.site_words import BASELINE, leads, mean_ranks, places
+from benchmarks.site_words import BASELINE, compared, leads, mean_ranks, places
 from ot_lift.report_tables import Cell, Column, Notes, Row, Table
 
 Record = Mapping[str, Any]
@@ -59,7 +59,8 @@ class _Column:
         values = by_method(records, metric.key)
         best: list[str] = []
         if metric.better:
-            part = {name: own for name, own in values.items() if not (metric.race and name == BASELINE)}
+            among = [name for name in compared(records) if not (metric.race and name == BASELINE)]
+            part = {name: own for name, own in values.items() if name in among}
             sign = {name: {s: -metric.better * v for s, v in own.items()} for name, own in part.items()}
             floor = level_of(records, metric) if metric.better < 0 else -float("inf")
             ranked = standings(sign, floor=floor, additive=metric.additive)
@@ -100,13 +101,17 @@ def overview_table(tasks: Mapping[str, Sequence[Record]]) -> Table:
 
     Args:
         tasks: Records by task.
+
+    Returns:
+        What is ranked nowhere comes last.
     """
     standing = {task: places(records) for task, records in tasks.items()}
     values = {task: by_method(records, quality_of(records).key) for task, records in tasks.items()}
     ranks = mean_ranks(tasks)
     rows = []
-    for name in ranks:
-        mean = Cell(f"{ranks[name]:.1f}", ranks[name])
+    unranked = dict.fromkeys(name for own in values.values() for name in own if name not in ranks)
+    for name in (*ranks, *unranked):
+        mean = Cell(f"{ranks[name]:.1f}", ranks[name]) if name in ranks else Cell("–")
         cells = [
             _quality(quality_of(records), values[task].get(name), standing[task].get(name))
             for task, records in tasks.items()
@@ -117,7 +122,7 @@ def overview_table(tasks: Mapping[str, Sequence[Record]]) -> Table:
 
 
 def ranks_table(tasks: Mapping[str, Sequence[Record]]) -> Table:
-    """Every method's mean rank, and on how many of its tasks none is better beyond noise.
+    """Every method's mean rank, on how many of its tasks it is first, and on how many none is better beyond noise.
 
     Args:
         tasks: Records by task.
@@ -125,18 +130,20 @@ def ranks_table(tasks: Mapping[str, Sequence[Record]]) -> Table:
     standing = {task: places(records) for task, records in tasks.items()}
     rows = []
     for name, rank in mean_ranks(tasks).items():
-        tried = [task for task, records in tasks.items() if any(record["method"] == name for record in records)]
-        first = sum(name in standing[task] and leads(standing[task][name]) for task in tried)
-        cells = Cell(f"{rank:.1f}", rank), Cell(f"{first} of {len(tried)}", first)
+        tried = [task for task, records in tasks.items() if name in compared(records)]
+        own = [standing[task][name] for task in tried if name in standing[task]]
+        counts = sum(one.rank == 1 for one in own), sum(leads(one) for one in own)
+        cells = Cell(f"{rank:.1f}", rank), *(Cell(f"{count} of {len(tried)}", count) for count in counts)
         rows.append(Row(name, name.startswith(OURS), cells))
-    return Table(
-        (Column("method"), Column("mean rank", sorted=True), Column("first", "or not told apart")), tuple(rows)
-    )
+    columns = Column("mean rank", sorted=True), Column("first"), Column("first or tied", "not told apart")
+    return Table((Column("method"), *columns), tuple(rows))
 
 
 def _quality(metric: Metric, own: Mapping[int, float] | None, standing: Standing | None) -> Cell:
-    if not own or standing is None:
+    if not own:
         return Cell("–")
+    if standing is None:
+        return Cell(metric.show(mean_of(own)), mean_of(own), small="not ranked")
     interval = "" if standing.seeds < 2 else f"rank {_interval(standing)}"
     best = standing.best == 1 and standing.seeds > 1
     return Cell(metric.show(mean_of(own)), mean_of(own), best, interval)

@@ -25,10 +25,27 @@ _FAIR = (
 )
 
 
+def compared(records: Sequence[Record]) -> list[str]:
+    """The methods that are ranked on a task: all but those with a result for one seed where others were run on several.
+
+    A seed fixes the data, and one may be easy: the mean over three of them is not held against a single one.
+    """
+    tried = {name: {one["seed"] for one in records if one["method"] == name} for name in _methods(records)}
+    if max(map(len, tried.values())) < 2:
+        return list(tried)
+    well = {one["method"] for one in records if one["status"] == "ok"}
+    return [name for name, seeds in tried.items() if len(seeds) > 1 or name not in well]
+
+
+def _methods(records: Sequence[Record]) -> list[str]:
+    return list(dict.fromkeys(record["method"] for record in records))
+
+
 def places(records: Sequence[Record]) -> dict[str, Standing]:
-    """Standings of a task's methods by its quality."""
-    metric = quality_of(records)
-    return standings(by_method(records, metric.key), floor=level_of(records, metric), additive=metric.additive)
+    """Standings of a task's methods by its quality, of those that are `compared`."""
+    metric, ranked = quality_of(records), compared(records)
+    values = {name: own for name, own in by_method(records, metric.key).items() if name in ranked}
+    return standings(values, floor=level_of(records, metric), additive=metric.additive)
 
 
 def leads(standing: Standing) -> bool:
@@ -41,8 +58,16 @@ def leads(standing: Standing) -> bool:
     return standing.rank == 1 or (standing.best == 1 and standing.seeds > 1)
 
 
+def caption(records: Sequence[Record]) -> str:
+    """What the figures of a task's table are."""
+    told = "Mean and standard deviation over seeds, on points that no fit saw. Bold: not beaten beyond noise."
+    if len(compared(records)) < len(_methods(records)):
+        told += " What has one seed where others have several is not ranked."
+    return told
+
+
 def mean_ranks(tasks: Mapping[str, Sequence[Record]]) -> dict[str, float]:
-    """Of every method over the tasks that it was run on, the least first; a failure counts as the last place.
+    """Of every method over the tasks that it is `compared` on, the least first; a failure counts as the last place.
 
     Args:
         tasks: Records by task.
@@ -50,7 +75,7 @@ def mean_ranks(tasks: Mapping[str, Sequence[Record]]) -> dict[str, float]:
     found: dict[str, list[int]] = {}
     for records in tasks.values():
         standing = places(records)
-        methods = dict.fromkeys(record["method"] for record in records)
+        methods = compared(records)
         for name in methods:
             found.setdefault(name, []).append(standing[name].rank if name in standing else len(methods))
     means = {name: statistics.fmean(ranks) for name, ranks in found.items()}
@@ -71,39 +96,45 @@ def overall(tasks: Mapping[str, Sequence[Record]]) -> list[str]:
     told = [f"Mean rank over {len(tasks)} task{'s' * (len(tasks) > 1)}: {least}."]
     if OURS not in ranks:
         return told
-    tasks = {task: records for task, records in tasks.items() if any(one["method"] == OURS for one in records)}
-    ahead: dict[str, list[str]] = {}
-    clear, several = 0, False
-    for task, records in tasks.items():
-        peers = _ahead(records)
-        clear += not peers
-        several = several or len({record["seed"] for record in records}) > 1
-        for name in peers:
-            ahead.setdefault(name, []).append(task)
-    how = "beyond noise where there are several seeds" if several else "one seed: nothing is known of the noise"
-    told.append(f"On {clear} of {len(tasks)} no peer is ahead of {OURS} by what matters in use ({how}).")
-    if ahead:
-        told.append(f"Ahead of it: {'; '.join(_on(name, own) for name, own in ahead.items())}.")
+    tasks = {task: records for task, records in tasks.items() if OURS in compared(records)}
+    ahead = {task: _ahead(records) for task, records in tasks.items()}
+    clear = sum(not peers for peers in ahead.values())
+    told.append(f"On {clear} of {len(tasks)} no peer's mean is ahead of {OURS}'s by what matters in use.")
+    if any(ahead.values()):
+        told.append(f"Ahead of it: {_by_peer(ahead)}.")
+        told.append(_beyond_noise(tasks, ahead))
     return told
 
 
-def _on(name: str, tasks: Sequence[str]) -> str:
-    return f"{name} on {len(tasks)} ({', '.join(tasks)})"
+def _by_peer(ahead: Mapping[str, Sequence[str]]) -> str:
+    """Peers by task, told as tasks by peer."""
+    found: dict[str, list[str]] = {}
+    for task, peers in ahead.items():
+        for name in peers:
+            found.setdefault(name, []).append(task)
+    return "; ".join(f"{name} on {len(own)} ({', '.join(own)})" for name, own in found.items())
+
+
+def _beyond_noise(tasks: Mapping[str, Sequence[Record]], ahead: Mapping[str, Sequence[str]]) -> str:
+    """Which of the peers that are ahead are so beyond the noise of the seeds."""
+    standing = {task: places(tasks[task]).get(OURS) for task, peers in ahead.items() if peers}
+    sure = {task: [name for name in ahead[task] if own and name in own.above] for task, own in standing.items()}
+    if any(sure.values()):
+        return f"Of these, beyond the noise of the seeds (95%): {_by_peer(sure)}."
+    if any(own and own.seeds > 1 for own in standing.values()):
+        return "None of these is beyond the noise of the seeds (95%); few seeds tell only large differences."
+    return "With one seed nothing is known of the noise."
 
 
 def _ahead(records: Sequence[Record]) -> list[str]:
-    """Peers that are better than ours on a task, beyond noise where there is more than one seed, by what matters."""
+    """Peers whose mean is better than ours on a task by what matters; all with a result where ours has none."""
     metric = quality_of(records)
-    found = places(records)
+    found, values = places(records), by_method(records, metric.key)
+    peers = [name for name in found if not name.startswith(OURS)]
     if OURS not in found:
-        return [name for name in found if not name.startswith(OURS)]
-    own, values = found[OURS], by_method(records, metric.key)
-
-    def ahead(name: str) -> bool:
-        sure = found[name].worst < own.best if own.seeds > 1 else found[name].rank < own.rank
-        return sure and _matters(metric, mean_of(values[name]), mean_of(values[OURS]), records)
-
-    return [name for name in found if not name.startswith(OURS) and ahead(name)]
+        return peers
+    before = [name for name in peers if found[name].rank < found[OURS].rank]
+    return [name for name in before if _matters(metric, mean_of(values[name]), mean_of(values[OURS]), records)]
 
 
 def _matters(metric: Metric, better: float, worse: float, records: Sequence[Record]) -> bool:

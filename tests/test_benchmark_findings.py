@@ -96,11 +96,12 @@ def test_a_kind_of_tasks_begins_with_all_of_them_and_ends_with_what_they_cost(tm
     assert [one.name for one in maps.findings] == ["far-d2", "near-d2", "scaling"]
     assert maps.sentences == [
         "Mean rank over 2 tasks: EMD 1.5 and ot-lift 1.5.",
-        "On 1 of 2 no peer is ahead of ot-lift by what matters in use (one seed: nothing is known of the noise).",
+        "On 1 of 2 no peer's mean is ahead of ot-lift's by what matters in use.",
         "Ahead of it: EMD on 1 (far-d2).",
+        "With one seed nothing is known of the noise.",
     ]
     text = maps.text
-    assert "| **ot-lift** | 1.5 | 1 of 2 |" in text
+    assert "| **ot-lift** | 1.5 | 1 of 2 | 1 of 2 |" in text
     assert "- [The task near-d2](#the-task-near-d2): ot-lift has the least L2-UVP 1.00%" in text
     assert "## How costs grow" in text and "maps/scaling-costs-rows-2.png" in text
     (row,) = [line for line in said([maps]).splitlines() if "docs/maps.md" in line]

@@ -16,7 +16,7 @@ from benchmarks.site import write_site
 from benchmarks.site_plots import pareto_front
 from benchmarks.site_scaling import scaling_content, takeovers
 from benchmarks.site_tables import overview_table, task_table
-from benchmarks.site_words import overall, verdict
+from benchmarks.site_words import caption, mean_ranks, overall, verdict
 
 
 def drawn(seed: int, shift: float) -> dict[str, Any]:
@@ -310,5 +310,31 @@ def test_a_task_that_ours_was_not_run_on_says_nothing_of_it() -> None:
     told = overall({"near-d2": tried, "far-d2": seeds_of("far-d2", "EMD", [1.0, 1.1, 0.9])})
     assert told == [
         "Mean rank over 2 tasks: ot-lift 1.0 and EMD 1.5.",
-        "On 1 of 1 no peer is ahead of ot-lift by what matters in use (beyond noise where there are several seeds).",
+        "On 1 of 1 no peer's mean is ahead of ot-lift's by what matters in use.",
     ]
+
+
+def test_one_seed_is_not_held_against_several() -> None:
+    several = [*seeds_of("t", "EMD", [2.0, 2.2, 1.8]), *seeds_of("t", "ot-lift", [1.0, 1.1, 0.9])]
+    tried = [*several, *seeds_of("t", "ot-lift softplus", [0.1])]
+    assert verdict(tried)[0].startswith("ot-lift wins") and mean_ranks({"t": tried}) == {"ot-lift": 1.0, "EMD": 2.0}
+    rows = {row.name: row.cells for row in task_table(tried).rows}
+    assert list(rows) == ["ot-lift", "EMD", "ot-lift softplus"] and rows["ot-lift softplus"][0].text == "–"
+    assert rows["ot-lift"][1].best and not rows["ot-lift softplus"][1].best
+    assert caption(tried).endswith("is not ranked.") and not caption(several).endswith("is not ranked.")
+    last = overview_table({"t": tried}).rows[-1]
+    assert last.name == "ot-lift softplus" and (last.cells[0].text, last.cells[1].small) == ("–", "not ranked")
+    alone = [*seeds_of("t", "EMD", [2.0, 2.2]), *seeds_of("t", "ot-lift", [1.0])]
+    assert overall({"t": alone}) == ["Mean rank over 1 task: EMD 1.0."]
+
+
+def test_who_is_ahead_by_the_mean_is_said_and_whether_beyond_noise() -> None:
+    sure = [*seeds_of("near-d2", "ot-lift", [9.0, 9.9, 8.1]), *seeds_of("near-d2", "EMD", [1.0, 1.1, 0.9])]
+    noisy = [*seeds_of("far-d2", "ot-lift", [9.0, 9.9, 8.1]), *seeds_of("far-d2", "EMD", [1.0, 12.0, 0.9])]
+    told = overall({"near-d2": sure, "far-d2": noisy})
+    assert told[1:] == [
+        "On 0 of 2 no peer's mean is ahead of ot-lift's by what matters in use.",
+        "Ahead of it: EMD on 2 (near-d2, far-d2).",
+        "Of these, beyond the noise of the seeds (95%): EMD on 1 (near-d2).",
+    ]
+    assert overall({"far-d2": noisy})[-1].startswith("None of these is beyond the noise of the seeds (95%)")
