@@ -17,7 +17,7 @@ from ot_lift.methods import Method
 OURS = "ot-lift"  # the name of ours, and the beginning of the names of its variants
 QUICK_TASK = "gaussian-d8"  # the one that slow peers and variants run on in a quick look
 SEEDS = (0, 1, 2)  # of data and fits
-_SLOW = "nearest Brenier"  # a minute for each of its cells, near the identity on all
+_SLOW = "nearest Brenier"  # a minute for each of its cells
 
 Watcher = Callable[[float, Callable[[npt.NDArray[Any]], npt.NDArray[Any]]], None]
 """Called during a fit with the seconds so far and the map of that moment."""
