@@ -77,8 +77,7 @@ def run(
     seeds: Annotated[
         str | None,
         typer.Option(
-            help="Of data and fits, with commas; by default 0,1,2, or 0 of long tasks and of variants of ours, or the "
-            "experiment's; quick: 0.",
+            help="Of data and fits, with commas; by default 0,1,2, or 0 of long tasks, or the experiment's; quick: 0.",
             metavar="0,1,…",
         ),
     ] = None,

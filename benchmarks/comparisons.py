@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from benchmarks.documents import Document, Finding
 from benchmarks.experiments import Page
 from benchmarks.kinds import offers
-from benchmarks.methods import OURS, default_seeds
+from benchmarks.methods import OURS
 from benchmarks.metrics import METRICS, by_method, kind_of
 from benchmarks.runner import Plan
 from benchmarks.site_plots import task_plots
 from benchmarks.site_scaling import SLOPES, is_scaling, scaling_content
 from benchmarks.site_tables import ranks_table, task_table
 from benchmarks.site_words import caption, overall, seeds_told, surroundings, verdict
-from benchmarks.tasks import Options
+from benchmarks.tasks import Options, default_seeds
 
 Record = Mapping[str, Any]
 Tasks = Mapping[str, Sequence[Record]]
@@ -95,9 +96,8 @@ def _whole(own: Sequence[Record], variants: set[str]) -> bool:
     Which peers are installed decides nothing: the document is the same everywhere.
     """
     methods = {one["method"] for one in own} | variants
-    task = own[0]["settings"]["task"]
-    wanted = {(method, seed) for method in methods for seed in default_seeds(task, method)}
-    return {(one["method"], one["seed"]) for one in own} >= wanted
+    wanted = product(methods, default_seeds(own[0]["settings"]["task"]))
+    return {(one["method"], one["seed"]) for one in own} >= set(wanted)
 
 
 def _task(task: str, own: Sequence[Record], whole: bool) -> Finding:

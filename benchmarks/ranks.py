@@ -17,7 +17,7 @@ class Standing:
     """A method's place.
 
     Attributes:
-        rank: by the mean; 1 is the best.
+        rank: by the mean, of logarithms where all values are positive; 1 is the best.
         best: the least rank that the seeds allow at 95%.
         worst: the greatest.
         seeds: how many values there are.

@@ -15,8 +15,7 @@ import joblib
 from benchmarks.cells import BaseCell, check_record
 from benchmarks.experiments import EXPERIMENTS, experiment_cells
 from benchmarks.kinds import Offer, offers
-from benchmarks.methods import SEEDS, default_seeds
-from benchmarks.tasks import Options
+from benchmarks.tasks import Options, default_seeds
 from ot_lift.errors import DataError
 from ot_lift.io import atomic_file
 from ot_lift.report import json_text
@@ -113,10 +112,9 @@ def chosen_cells(
         _cell(offer, method, seed, threads)
         for offer in found
         if offer.names & wanted
-        for seed in (SEEDS if seeds is None else seeds)
+        for seed in (default_seeds(offer.task.settings()) if seeds is None else seeds)
         for method in offer.methods
         if method.name in wanted_methods
-        and (seeds is not None or seed in default_seeds(offer.task.settings(), method.name))
     ]
     return cells, missing
 

@@ -109,7 +109,8 @@ def overview_table(tasks: Mapping[str, Sequence[Record]]) -> Table:
     values = {task: by_method(records, quality_of(records).key) for task, records in tasks.items()}
     ranks = mean_ranks(tasks)
     rows = []
-    unranked = dict.fromkeys(name for own in values.values() for name in own if name not in ranks)
+    every = dict.fromkeys(record["method"] for records in tasks.values() for record in records)
+    unranked = [name for name in every if name not in ranks]
     for name in (*ranks, *unranked):
         mean = Cell(f"{ranks[name]:.1f}", ranks[name]) if name in ranks else Cell("–")
         cells = [

@@ -26,15 +26,12 @@ _FAIR = (
 
 
 def compared(records: Sequence[Record]) -> list[str]:
-    """The methods that are ranked on a task: all but those with a result for one seed where others were run on several.
+    """The methods that are ranked on a task: those run on several seeds where there are such, else all.
 
     A seed fixes the data, and one may be easy: the mean over three of them is not held against a single one.
     """
     tried = {name: {one["seed"] for one in records if one["method"] == name} for name in _methods(records)}
-    if max(map(len, tried.values())) < 2:
-        return list(tried)
-    well = {one["method"] for one in records if one["status"] == "ok"}
-    return [name for name, seeds in tried.items() if len(seeds) > 1 or name not in well]
+    return [name for name, seeds in tried.items() if len(seeds) > 1] or list(tried)
 
 
 def _methods(records: Sequence[Record]) -> list[str]:
@@ -61,6 +58,8 @@ def leads(standing: Standing) -> bool:
 def caption(records: Sequence[Record]) -> str:
     """What the figures of a task's table are."""
     told = "Mean and standard deviation over seeds, on points that no fit saw. Bold: not beaten beyond noise."
+    if not quality_of(records).additive:
+        told += " Ranks go by ratios: a small figure counts as much as a large one."
     if len(compared(records)) < len(_methods(records)):
         told += " What has one seed where others have several is not ranked."
     return told

@@ -81,7 +81,7 @@ class Side:
             certificate_index = _keep_by_weight(certificate_index, share[certificate_index], generator)
         mean, covariance = weighted_moments(rows, share, index=train)
         if share is None and len(train) < _SHRINK_BELOW * rows.features:
-            from sklearn.covariance import ledoit_wolf  # whose import is a fifth of the library's
+            from sklearn.covariance import ledoit_wolf  # whose import would be a quarter of the library's
 
             covariance = torch.from_numpy(
                 ledoit_wolf((rows.take(train).double() - mean).numpy(), assume_centered=True)[0]

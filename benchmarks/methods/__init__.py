@@ -6,7 +6,7 @@ one new file. A method may also offer `watch` (see `Watched`): its error over ti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol, runtime_checkable
 
 import numpy.typing as npt
@@ -16,8 +16,6 @@ from ot_lift.methods import Method
 
 OURS = "ot-lift"  # the name of ours, and the beginning of the names of its variants
 QUICK_TASK = "gaussian-d8"  # the one that slow peers and variants run on in a quick look
-SEEDS = (0, 1, 2)  # of data and fits
-_SLOW = "nearest Brenier"  # a minute for each of its cells
 
 Watcher = Callable[[float, Callable[[npt.NDArray[Any]], npt.NDArray[Any]]], None]
 """Called during a fit with the seconds so far and the map of that moment."""
@@ -42,22 +40,6 @@ def find_methods(task: Task) -> tuple[list[Method], list[str]]:
     """
     found, missing = found_in("benchmarks.methods", lambda module: module.methods(task))
     return ours_last(found), missing
-
-
-def default_seeds(task: Mapping[str, Any], method: str) -> tuple[int, ...]:
-    """Which of `SEEDS` are run of a task, by its settings, and a method, by its name.
-
-    All; but one in a quick look, where budgets are spent to their end or the cost is the question, as that takes an
-    hour a seed, and of our variants, which the paper's experiments tell apart over seeds.
-
-    Example:
-        >>> default_seeds({"quick": False}, "EMD"), default_seeds({"quick": False, "uncapped": True}, "EMD")
-        ((0, 1, 2), (0,))
-        >>> default_seeds({"quick": False}, "ot-lift"), default_seeds({"quick": False}, "ot-lift softplus")
-        ((0, 1, 2), (0,))
-    """
-    long = any(task.get(name) for name in ("quick", "spend_budget", "uncapped"))
-    return SEEDS[:1] if long or method == _SLOW or method.startswith(f"{OURS} ") else SEEDS
 
 
 def ours_last(methods: Iterable[Any]) -> list[Any]:

@@ -10,7 +10,7 @@ import dataclasses
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -55,6 +55,19 @@ class Options:
         if self.quick:
             rows, test_rows, budget_seconds = min(rows, 1_000), min(test_rows, 512), QUICK_SECONDS
         return {"rows": rows, "test_rows": test_rows, "budget_seconds": budget_seconds, "quick": self.quick}
+
+
+def default_seeds(settings: Mapping[str, Any]) -> tuple[int, ...]:
+    """Seeds of data and fits that are run of a task, by its settings.
+
+    Three; one in a quick look, and where budgets are spent to their end or the cost is the question, as that takes an
+    hour a seed.
+
+    Example:
+        >>> default_seeds({"quick": False}), default_seeds({"quick": False, "uncapped": True})
+        ((0, 1, 2), (0,))
+    """
+    return (0,) if any(settings.get(name) for name in ("quick", "spend_budget", "uncapped")) else (0, 1, 2)
 
 
 @dataclass(frozen=True)
