@@ -68,6 +68,8 @@ class AmortizedFiles:
         network = None if config["network"] is None else PartialICNN(**config["network"])
         flow = ConditionalFlow(network, config["features"]).double()
         flow.load_state_dict(part(tensors, "flow"))
-        units = Regression(Standardizer(**part(tensors, "coordinates")), None, config["features"])
+        coordinates = Standardizer(**part(tensors, "coordinates"))
+        # Blur and share are of the fit, which is over.
+        units = Regression(coordinates, blur=None, share=0.0, parameters=config["features"])
         reach = Reach(**part(tensors, "reach"), radius=config["reach"])
         return cls(config["parameters"], config["fitted"], ConditionalMap(flow, units), reach)

@@ -77,7 +77,7 @@ class Regression(Whitening):
         blur = None
         if own.blur is not None:
             blur = torch.block_diag(own.blur, torch.zeros_like(context.matrix))
-        return cls(Standardizer(mean, torch.zeros_like(mean), matrix, inverse, mean.new_ones(())), blur, d)
+        return cls(Standardizer(mean, torch.zeros_like(mean), matrix, inverse, mean.new_ones(())), blur, share, d)
 
     def _latent(self, x: Tensor) -> Tensor:
         return self.coordinates.source(x)[:, : self.parameters]

@@ -71,7 +71,7 @@ class LogConcaveDensity(DensityEstimator):
     and above from importance sampling under a fitted :class:`~ot_lift.flows.ConvexPotentialFlow`; draws are those of
     the proposal, corrected by Metropolis chains. Location and scale are the data's, by whitening. The fit starts near
     the Gaussian of these moments, and ends at it if points that it has not used do not prefer the network by two
-    standard errors.
+    standard errors; it is then fitted again, to all points.
 
     Args:
         hidden_features: widths of the network.
@@ -104,7 +104,8 @@ class LogConcaveDensity(DensityEstimator):
         sampling_steps_: length of the Metropolis chain behind each draw.
         sampling_bound_: on the total variation between the law of a draw and the density, estimated from 16,384 draws
             of the proposal. Chains are as long as 0.01 asks; a warning says where the longest do not reach it.
-        held_out_log_likelihood_: mean log-density of points used for nothing else, nats.
+        held_out_log_likelihood_: mean log-density of points used for nothing else, nats; of a Gaussian that is kept,
+            before it was fitted again.
         held_out_standard_error_: its standard error, by the points and the normaliser.
         history_: one record per held-out evaluation; ``held_out`` is the mean negative log-density, nats.
         stop_reason_: why training ended.
@@ -222,7 +223,7 @@ class LogConcaveDensity(DensityEstimator):
                 resume=folder,
                 fingerprint=fingerprint(self.get_params(), seed, side),
             )
-        self._keep(trained, whitening, map_, whitening.points(side.certificate, init), init)
+        self._keep(trained, whitening, map_, side, init)
         self.fit_seconds_ = time.monotonic() - began
         return self
 
@@ -245,20 +246,21 @@ class LogConcaveDensity(DensityEstimator):
         return constrain(network, self.positivity, features=x.shape[1], generator=generator)
 
     def _keep(
-        self, trained: Trained, whitening: Whitening, map_: FlowMap | None, points: Tensor, draws: torch.Generator
+        self, trained: Trained, whitening: Whitening, map_: FlowMap | None, side: Side, generator: torch.Generator
     ) -> None:
         """Set the fitted attributes, of the network or of the Gaussian start, as unseen points choose."""
         network = cast(Potential, trained.module.cpu().double())
         make_convex_(network)
-        choice = choose(network, map_, points, draws)
-        self.energy_ = StandardisedPotential(choice.energy, whitening.coordinates)
-        self._set_normalizer(choice.normalizer.plus(-whitening.log_volume))
+        choice = choose(network, map_, whitening.points(side.certificate, generator), generator)
+        kept = whitening if choice.used_network else whitening.of_all(side)
+        self.energy_ = StandardisedPotential(choice.energy, kept.coordinates)
+        self._set_normalizer(choice.normalizer.plus(-kept.log_volume))
         self._proposal, self.sampling_steps_, self.sampling_bound_ = choice.proposal, choice.steps, choice.bound
         self.used_network_ = choice.used_network
         self.held_out_log_likelihood_ = choice.log_likelihood + whitening.log_volume
         self.held_out_standard_error_ = choice.standard_error
         self.history_, self.stop_reason_ = trained.history, trained.stop_reason
-        self.n_features_in_ = points.shape[1]
+        self.n_features_in_ = side.rows.features
         warn_of_end(trained.stop_reason)
         effective = self.normalizer_.effective_sample_size
         if effective is not None and effective < _FEW_EFFECTIVE:

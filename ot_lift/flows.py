@@ -62,7 +62,7 @@ class ConvexPotentialFlow(TransformerMixin, DensityEstimator):
     the Brenier map in whitened coordinates between its density and N(0, I); with ``blocks=k`` it is a composition of k
     of them, a flow that is no longer an optimal map. Whitening by the mean and covariance of the data is part of the
     model. The fit starts at the Gaussian of these moments, and ends there if points that it has not used prefer it:
-    if the flow's gain is within two standard errors of nothing.
+    if the flow's gain is within two standard errors of nothing. A Gaussian that is kept is fitted again, to all points.
 
     Args:
         hidden_features: widths of each block's network.
@@ -88,7 +88,8 @@ class ConvexPotentialFlow(TransformerMixin, DensityEstimator):
 
     Attributes:
         map_: x ↦ z as a :class:`torch.distributions.Transform`, a :class:`~ot_lift.flows_map.FlowMap`.
-        held_out_log_likelihood_: mean log-density of points used for nothing else, nats.
+        held_out_log_likelihood_: mean log-density of points used for nothing else, nats; of a Gaussian that is kept,
+            before it was fitted again.
         held_out_standard_error_: its standard error.
         history_: one record per held-out evaluation; ``held_out`` is the mean negative log-density, nats.
         stop_reason_: why training ended.
@@ -199,7 +200,7 @@ class ConvexPotentialFlow(TransformerMixin, DensityEstimator):
             resume=folder,
             fingerprint=fingerprint(self.get_params(), seed, side),
         )
-        self._keep(trained, whitening, side, whitening.points(side.certificate, init))
+        self._keep(trained, whitening, side, init)
         self.fit_seconds_ = time.monotonic() - began
         return self
 
@@ -223,16 +224,18 @@ class ConvexPotentialFlow(TransformerMixin, DensityEstimator):
         )
         return constrain(blocks, self.positivity, features=x.shape[1], generator=generator)
 
-    def _keep(self, trained: Trained, whitening: Whitening, side: Side, points: Tensor) -> None:
+    def _keep(self, trained: Trained, whitening: Whitening, side: Side, generator: torch.Generator) -> None:
         """Set the fitted attributes, of the blocks or of the Gaussian start, as unseen points choose."""
         blocks = trained.module.cpu()
         assert isinstance(blocks, Blocks)  # for the type checker: constrained blocks bake to blocks
-        choice = choose(blocks, whitening, points)
+        choice = choose(blocks, whitening, whitening.points(side.certificate, generator))
         self.map_, self.used_network_ = choice.map_, choice.used_network
+        if not choice.used_network:
+            self.map_ = FlowMap(choice.map_.blocks, whitening.of_all(side).coordinates)
         self.held_out_log_likelihood_, self.held_out_standard_error_ = choice.log_likelihood, choice.standard_error
         self.history_ = trained.history
         self.stop_reason_ = trained.stop_reason
-        self.n_features_in_ = points.shape[1]
+        self.n_features_in_ = side.rows.features
         self._reach = side.reach()
         warn_of_end(trained.stop_reason)
 

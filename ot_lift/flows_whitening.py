@@ -30,6 +30,7 @@ class Whitening:
         coordinates: M, M⁻¹ and m as the source side of a :class:`~ot_lift.standardizer.Standardizer`.
         blur: root of the covariance ``(d, d)`` that flat directions lack, or None. A density has none where the data
             are flat; with noise of this covariance they are N(0, 1) there, of a relative width of 1e-5.
+        share: in [0, 1], by which correlations were drawn towards none.
 
     Example:
         >>> units = Whitening.of_moments(torch.zeros(1), torch.tensor([[4.0]]))
@@ -39,6 +40,7 @@ class Whitening:
 
     coordinates: Standardizer
     blur: Tensor | None
+    share: float
 
     @property
     def log_volume(self) -> float:
@@ -89,7 +91,11 @@ class Whitening:
         inverse = size[:, None] * ((vectors * raised.sqrt()) @ vectors.T)
         lacking = 1 - values.clamp_min(0) / raised
         blur = (vectors * lacking.sqrt()) @ vectors.T if bool((lacking > 0).any()) else None
-        return cls(Standardizer(mean, torch.zeros_like(mean), matrix, inverse, mean.new_ones(())), blur)
+        return cls(Standardizer(mean, torch.zeros_like(mean), matrix, inverse, mean.new_ones(())), blur, share)
+
+    def of_all(self, side: Side) -> Whitening:
+        """The same of all rows, with the share that the held-out ones liked best: a Gaussian for keeps."""
+        return Whitening.of_moments(*side.moments(), share=self.share)
 
     def points(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Points ``(n, d)`` of the data in whitened coordinates, with the blur, float64."""

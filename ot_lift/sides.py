@@ -37,7 +37,7 @@ class Side:
         certificate: held-out points that nothing else sees ``(c, features)``, float64.
         mean: of the training part, float64 ``(features,)``.
         covariance: float64 ``(features, features)``.
-        weight: of the training rows, or None.
+        share: weights of all rows ``(n,)``, or None.
     """
 
     rows: Rows
@@ -47,7 +47,7 @@ class Side:
     certificate: Tensor
     mean: Tensor
     covariance: Tensor
-    weight: Tensor | None
+    share: Tensor | None
 
     @classmethod
     def open(cls, data: Any, *, name: str, features: int | None, weight: Any, generator: torch.Generator) -> Side:
@@ -94,8 +94,20 @@ class Side:
             rows.take(certificate_index).double(),
             mean,
             covariance,
-            None if share is None else share[train],
+            share,
         )
+
+    @property
+    def weight(self) -> Tensor | None:
+        """Of the training rows, or None."""
+        return None if self.share is None else self.share[self.train]
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and covariance of all rows, held-out ones too; of a stream, those that are known."""
+        if self.train is None:
+            return self.mean, self.covariance
+        used = None if self.share is None else self.share.nonzero().squeeze(1)
+        return weighted_moments(self.rows, self.share, index=used)
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         """At most ``count`` training points by weight, data units, float64."""

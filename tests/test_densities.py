@@ -54,6 +54,17 @@ def test_of_a_gaussian_the_log_likelihood_is_found_and_the_start_is_kept(
     assert abs(np.mean(density.log_prob(fresh) - truth.log_prob(fresh))) < 0.01 * features
 
 
+def test_a_start_that_is_kept_is_the_gaussian_of_all_points(rng: np.random.Generator) -> None:
+    X = Normal.random(2, rng, condition=1e4).draw(60, rng)
+    with few_draws():
+        density = quick(hidden_features=(4,), max_steps=2).fit(X)
+    assert not density.used_network_
+    gaussian = stats.multivariate_normal(X.mean(0), np.cov(X.T, bias=True))
+    np.testing.assert_allclose(density.log_prob(X), gaussian.logpdf(X), rtol=1e-9)
+    drawn = density.sample(20_000, random_state=0)
+    assert (abs(drawn.mean(0) - X.mean(0)) < 5 * X.std(0) / 20_000**0.5).all()
+
+
 @pytest.mark.parametrize("features", [1, 3])
 def test_a_network_on_a_gaussian_stays_within_a_hundredth_of_a_nat_a_dimension(
     features: int, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch

@@ -33,6 +33,15 @@ def test_of_a_gaussian_the_log_likelihood_is_found_and_the_start_is_kept(
     assert abs(np.mean(flow.log_prob(fresh) - truth.log_prob(fresh))) < 0.01 * features
 
 
+def test_a_start_that_is_kept_is_the_gaussian_of_all_points(rng: np.random.Generator) -> None:
+    X = Normal.random(2, rng, condition=1e4).draw(60, rng)
+    flow = quick(hidden_features=(4,), max_steps=2).fit(X)
+    assert not flow.used_network_
+    gaussian = stats.multivariate_normal(X.mean(0), np.cov(X.T, bias=True))
+    np.testing.assert_allclose(flow.log_prob(X), gaussian.logpdf(X), rtol=1e-9)
+    assert flow.held_out_log_likelihood_ != pytest.approx(flow.score(X), rel=1e-3)  # of points it had not seen
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("features", [2, 21])
 def test_by_default_gaussians_end_within_a_hundredth_of_a_nat_a_dimension(

@@ -63,6 +63,10 @@ def test_few_points_are_shrunk_by_what_held_out_points_like_best(rng: np.random.
         return units.log_volume - 0.5 * float(units.coordinates.source(fresh).square().sum(1).mean())
 
     assert mean_log_likelihood(chosen) > mean_log_likelihood(bare) + 1
+    kept = chosen.of_all(data)
+    assert kept.share == chosen.share > 0
+    torch.testing.assert_close(kept.coordinates.shift_x, x.mean(0))
+    assert mean_log_likelihood(kept) > mean_log_likelihood(chosen)
 
 
 def test_a_share_of_one_leaves_no_correlation() -> None:

@@ -47,6 +47,17 @@ def test_moments_are_those_of_the_training_rows() -> None:
     assert_close(side.covariance, torch.cov(train.T, correction=0))
 
 
+def test_moments_of_all_are_those_of_the_rows_that_have_weight() -> None:
+    data = normal(500, 3, seed=1)
+    mean, covariance = open_side(data).moments()
+    assert_close(mean, data.mean(0))
+    assert_close(covariance, torch.cov(data.T, correction=0))
+    weight = torch.arange(500, dtype=torch.float64) % 3
+    mean, covariance = open_side(data, weight=weight).moments()
+    assert_close(mean, weight @ data / weight.sum())
+    assert_close(covariance, torch.cov(data.T, correction=0, aweights=weight))
+
+
 def test_few_rows_have_a_covariance_that_is_not_singular() -> None:
     side = open_side(normal(12, 8, seed=1))
     assert side.covariance.dtype == torch.float64
@@ -116,6 +127,7 @@ def test_a_stream_draws_its_held_out_points_first() -> None:
     assert_close(side.mean, torch.full((2,), 3.0).double(), rtol=0.0, atol=5 * 2 / (1 << 17) ** 0.5)
     assert_close(side.covariance, 4 * torch.eye(2).double(), rtol=0.0, atol=0.1)
     assert side.sample(7, torch.Generator().manual_seed(0)).shape == (7, 2)
+    assert side.moments() == (side.mean, side.covariance)
     with pytest.raises(DataError, match="expected no weights with the stream X"):
         open_side(sampler, weight=[1.0])
 
