@@ -94,7 +94,7 @@ class Whitening:
         return cls(Standardizer(mean, torch.zeros_like(mean), matrix, inverse, mean.new_ones(())), blur, share)
 
     def of_all(self, side: Side) -> Whitening:
-        """The same of all rows, with the share that the held-out ones liked best: a Gaussian for keeps."""
+        """The same, of all rows of a side, held-out ones too; the share stays as these liked it best."""
         return Whitening.of_moments(*side.moments(), share=self.share)
 
     def points(self, x: Tensor, generator: torch.Generator) -> Tensor:

@@ -37,7 +37,7 @@ class Side:
         certificate: held-out points that nothing else sees ``(c, features)``, float64.
         mean: of the training part, float64 ``(features,)``.
         covariance: float64 ``(features, features)``.
-        share: weights of all rows ``(n,)``, or None.
+        row_weight: of all rows ``(n,)``, or None.
     """
 
     rows: Rows
@@ -47,7 +47,7 @@ class Side:
     certificate: Tensor
     mean: Tensor
     covariance: Tensor
-    share: Tensor | None
+    row_weight: Tensor | None
 
     @classmethod
     def open(cls, data: Any, *, name: str, features: int | None, weight: Any, generator: torch.Generator) -> Side:
@@ -99,15 +99,18 @@ class Side:
 
     @property
     def weight(self) -> Tensor | None:
-        """Of the training rows, or None."""
-        return None if self.share is None else self.share[self.train]
+        """Of the training rows, in their order, or None."""
+        return None if self.row_weight is None else self.row_weight[self.train]
 
     def moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and covariance of all rows, held-out ones too; of a stream, those that are known."""
+        """Mean ``(features,)`` and covariance ``(features, features)`` of all rows, float64; of a stream, those it has.
+
+        Held-out rows count too, so what is made of these moments cannot be judged by them.
+        """
         if self.train is None:
             return self.mean, self.covariance
-        used = None if self.share is None else self.share.nonzero().squeeze(1)
-        return weighted_moments(self.rows, self.share, index=used)
+        used = None if self.row_weight is None else self.row_weight.nonzero().squeeze(1)
+        return weighted_moments(self.rows, self.row_weight, index=used)
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         """At most ``count`` training points by weight, data units, float64."""
