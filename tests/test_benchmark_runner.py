@@ -287,6 +287,7 @@ def test_cells_run_in_processes_of_loky(tmp_path: Path) -> None:
     assert all(record["timing"]["together"] for record in records)
 
 
+PATHS = f"import os, sys; sys.path[:0] = [{str(ROOT)!r}, {str(Path(__file__).parent)!r}]"
 DASK = """
 import dask
 from dask.distributed import LocalCluster
@@ -302,7 +303,7 @@ if __name__ == "__main__":
 @pytest.mark.slow
 def test_cells_run_on_a_dask_cluster(tmp_path: Path) -> None:
     pytest.importorskip("distributed", reason="dask.distributed is not installed")
-    (tmp_path / "run.py").write_text(IMPORTS + DASK, encoding="utf-8")
+    (tmp_path / "run.py").write_text(PATHS + DASK, encoding="utf-8")
     command = [sys.executable, str(tmp_path / "run.py"), str(tmp_path / "records")]
     subprocess.run(command, check=True, capture_output=True, timeout=240)
     records = runner.read_cells(tmp_path / "records")
@@ -317,7 +318,7 @@ def test_a_cluster_without_dask_is_refused_in_words(monkeypatch: pytest.MonkeyPa
 
 
 IMPORTS = f"""
-import os, sys; sys.path[:0] = [{str(ROOT)!r}, {str(Path(__file__).parent)!r}]
+{PATHS}
 from pathlib import Path
 import test_benchmark_runner as here
 """
@@ -356,6 +357,8 @@ def queued(folder: Path) -> None:
 
 
 VICTIM = """
+from benchmarks import cells_process
+cells_process._PRELOADED = ()  # seconds of every run
 def victim(asked):
     kind, _, folder = asked.partition(" ")
     getattr(here, kind)(Path(folder))
