@@ -25,6 +25,7 @@ from ot_lift.estimators import (
     warn_of_extrapolation,
 )
 from ot_lift.maps import GradientMap, StandardisedPotential, in_blocks
+from ot_lift.objectives import SemiDual
 from ot_lift.positivity import PositivityLike, copy_with_marks
 from ot_lift.potentials import Potential
 from ot_lift.sides import Side
@@ -166,6 +167,18 @@ class BrenierMap(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
         """
         began = time.monotonic()
         X, Y = _one_of(X, Xs, "X", "Xs"), _one_of(Y, Xt, "Y", "Xt")
+        training, objective, trained, split = self._train(X, Y, source_weight, target_weight, resume)
+        potential, used_network = training.choose(trained, objective)
+        source, target = training.source, training.target
+        self._keep(trained, StandardisedPotential(potential, training.units), used_network, source, target)
+        self.certificate_ = certificate_of(self.potential_, source.certificate, target.certificate, split)
+        self.fit_seconds_ = time.monotonic() - began
+        return self
+
+    def _train(
+        self, X: Any, Y: Any, source_weight: Any = None, target_weight: Any = None, resume: str | Path | None = None
+    ) -> tuple[MapTraining, SemiDual, Trained, torch.Generator]:
+        """Train as `fit` does, and keep nothing: what trained, towards what, what came of it, what splits points."""
         folder = None if resume is None else open_checkpoints(resume, X, Y)
         options = FitOptions(**{name: getattr(self, name) for name in FitOptions.__dataclass_fields__})
         dtype, device = training_dtype(self.dtype), training_device(self.device, X)
@@ -177,11 +190,7 @@ class BrenierMap(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
         objective = training.objective(left, right)
         belongs = fingerprint(self.get_params(), seed, source, target)
         trained = training.run(objective, init, resume=folder, fingerprint=belongs)
-        potential, used_network = training.choose(trained, objective)
-        self._keep(trained, StandardisedPotential(potential, training.units), used_network, source, target)
-        self.certificate_ = certificate_of(self.potential_, source.certificate, target.certificate, split)
-        self.fit_seconds_ = time.monotonic() - began
-        return self
+        return training, objective, trained, split
 
     def _keep(
         self, trained: Trained, potential: StandardisedPotential, used_network: bool, source: Side, target: Side
