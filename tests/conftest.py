@@ -5,12 +5,15 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 
 import numpy as np
 import ot  # noqa: F401  its first import draws from the global streams
 import pytest
 import torch
 from global_state import changed_since, put_back, snapshot
+
+import ot_lift.compare
 
 with suppress(ImportError):
     import jax  # noqa: F401  likewise; POT imports it unless it is told not to
@@ -38,6 +41,14 @@ def forked_rng(request: pytest.FixtureRequest) -> Iterator[None]:
     """Torch's global stream, seeded by the test's name and put back: what torch.nn's layers draw from."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_seed(request))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def brief_timings() -> Iterator[None]:
+    """Comparisons time every transport for fiftieths of a second: how long it takes is the benchmarks' to ask."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ot_lift.compare.Job", partial(ot_lift.compare.Job, timing_seconds=0.02))
         yield
 
 

@@ -403,24 +403,15 @@ def _kill_at(step: int, runs: Forks, folder: Path) -> None:
     assert runs.end() == -signal.SIGKILL, "the fit ended before it was killed"
 
 
-def _ends_at_the_same_weights(folder: Path, *, kills: list[int], steps: int, seconds: float) -> None:
-    settings = {"steps": steps, "seconds": seconds}
-    unbroken = resumable_fit(folder / "unbroken", **settings)
+@pytest.mark.slow
+def test_a_fit_killed_again_and_again_resumes_to_the_same_weights(tmp_path: Path) -> None:
+    settings = {"steps": 130, "seconds": 0.0}  # a checkpoint after every step: many kills come while one is written
+    unbroken = resumable_fit(tmp_path / "unbroken", **settings)
     victim = f"from fits import resumable_fit\nvictim = lambda _: resumable_fit('broken', **{settings})\n"
-    with forks(victim, folder) as runs:
-        for at in kills:
-            _kill_at(at, runs, folder)
-    resumed = resumable_fit(folder / "broken", **settings)
+    with forks(victim, tmp_path) as runs:
+        for at in (1, 33, 40, 110):
+            _kill_at(at, runs, tmp_path)
+    resumed = resumable_fit(tmp_path / "broken", **settings)
     first, second = unbroken.potential_.state_dict(), resumed.potential_.state_dict()
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
-
-
-def test_a_fit_killed_with_sigkill_resumes_to_the_same_weights(tmp_path: Path) -> None:
-    _ends_at_the_same_weights(tmp_path, kills=[30], steps=90, seconds=0.02)
-
-
-@pytest.mark.slow
-def test_a_fit_killed_again_and_again_resumes_to_the_same_weights(tmp_path: Path) -> None:
-    # A checkpoint follows every step, so that many of these kills come while one is written.
-    _ends_at_the_same_weights(tmp_path, kills=[1, 33, 40, 110], steps=130, seconds=0.0)

@@ -22,6 +22,7 @@ from ot_lift.compare import compare, default_methods
 from ot_lift.discrete import exact_transport
 from ot_lift.distances import energy_distance
 from ot_lift.errors import ConvergenceWarning, DataError
+from ot_lift.measuring import Job
 from ot_lift.methods import BaseMethod, BrenierMethod, IdentityMethod, Method
 from ot_lift.peers import EMDMethod, LinearMethod, MappingMethod, SinkhornMethod
 from ot_lift.ranking import best_of, resampled_pushforward
@@ -256,6 +257,7 @@ def test_a_dozen_rows_are_enough(rng: np.random.Generator) -> None:
 def test_a_slow_map_is_timed_on_a_few_points(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(now=0.0, perf_counter=lambda: clock.now)
     monkeypatch.setattr("ot_lift.measuring.time", clock)
+    monkeypatch.setattr("ot_lift.compare.Job", Job)  # as users have it
     calls: list[int] = []
 
     def image(x: Array) -> Array:
