@@ -23,6 +23,7 @@ _FAIR = (
     "Every method gets the same data or target, the same budget and the same threads; a method without a budget of its "
     "own is ended at the budget and its cell says so. Points that judge were seen by no fit."
 )
+_OVER = 1.1  # budgets; a fit that took less kept to it
 
 
 def compared(records: Sequence[Record]) -> list[str]:
@@ -68,6 +69,8 @@ def caption(records: Sequence[Record]) -> str:
 def mean_ranks(tasks: Mapping[str, Sequence[Record]]) -> dict[str, float]:
     """Of every method over the tasks that it is `compared` on, the least first; a failure counts as the last place.
 
+    Only of those compared on half of the tasks or more: a mean over a few others is no mean to hold against.
+
     Args:
         tasks: Records by task.
     """
@@ -77,7 +80,7 @@ def mean_ranks(tasks: Mapping[str, Sequence[Record]]) -> dict[str, float]:
         methods = compared(records)
         for name in methods:
             found.setdefault(name, []).append(standing[name].rank if name in standing else len(methods))
-    means = {name: statistics.fmean(ranks) for name, ranks in found.items()}
+    means = {name: statistics.fmean(ranks) for name, ranks in found.items() if 2 * len(ranks) >= len(tasks)}
     return dict(sorted(means.items(), key=lambda item: item[1]))
 
 
@@ -92,7 +95,7 @@ def overall(tasks: Mapping[str, Sequence[Record]]) -> list[str]:
     """
     ranks = mean_ranks(tasks)
     least = names([f"{name} {rank:.1f}" for name, rank in list(ranks.items())[:3]])
-    told = [f"Mean rank over {len(tasks)} task{'s' * (len(tasks) > 1)}: {least}."]
+    told = [f"Mean rank over {len(tasks)} task{'s' * (len(tasks) > 1)}: {least}."] if ranks else []
     if OURS not in ranks:
         return told
     tasks = {task: records for task, records in tasks.items() if OURS in compared(records)}
@@ -197,20 +200,21 @@ def _by_how_much(
     if len(order) < 2:
         return []
     first = order[0]
-    rest = [name for name in order if found[name].best > 1 and name != first] or order[1:2]
-    second = rest[0]
+    rivals = [name for name in order[1:] if not (first.startswith(OURS) and name.startswith(OURS))] or order[1:]
+    after, second = (([name for name in some if found[name].best > 1] or some)[0] for some in (order[1:], rivals))
+    who = f"Next is {second}" if second == after else f"The next peer is {second}"
     matters = _matters(metric, means[first], means[second], records)
     how = "which matters" if matters else "which makes no difference in use"
     more = means[second] - means[first]
     if metric.show is nats:
         least = _MATTERS_NATS * records[0]["settings"]["task"]["features"]
         return [
-            f"Next is {second} with {metric.show(means[second])}, {metric.show(more)} nats a point more, {how} (more "
+            f"{who} with {metric.show(means[second])}, {metric.show(more)} nats a point more, {how} (more "
             f"than {number(least, 1)} does: {number(_MATTERS_NATS, 1)} a dimension)."
         ]
     times = means[second] / means[first] if means[first] > 0 else math.inf
     factor = f", {number(times, 2 if times < 100 else 3)} times as much" if times < 1e6 else ""
-    told = f"Next is {second} with {metric.show(means[second])}{factor}"
+    told = f"{who} with {metric.show(means[second])}{factor}"
     if metric.key == "l2_uvp":
         near, far = (math.sqrt(means[name] / 100) for name in (first, second))
         return [
@@ -285,7 +289,31 @@ def surroundings(records: Sequence[Record]) -> list[str]:
         if contended
         else "Nothing ran beside a cell that was timed, as far as the system tells.",
         *([_FAIR] if any("experiment" not in record["settings"]["task"] for record in records) else []),
+        *([over] if (over := overruns(records)) else []),
     ]
+
+
+def overruns(records: Sequence[Record]) -> str:
+    """Which methods took longer than the budget, and how much at most; empty if none did.
+
+    Example:
+        >>> task, timing = {"budget_seconds": 20.0}, {"contended": False}
+        >>> cell = {"settings": {"task": task}, "timing": timing, "method": "NUTS", "status": "ok"}
+        >>> overruns([cell | {"figures": {"fit_seconds": seconds}} for seconds in (19.0, 50.0, 30.0)])
+        'Fits took longer where compiling, a warm-up or a last check is not broken off: NUTS up to 2.5 budgets.'
+        >>> overruns([cell | {"figures": {"fit_seconds": 21.0}}])
+        ''
+    """
+    worst: dict[str, float] = {}
+    for record in records:
+        taken, budget = record["figures"].get("fit_seconds"), record["settings"]["task"].get("budget_seconds")
+        if record["status"] == "ok" and taken is not None and budget and not record["timing"]["contended"]:
+            worst[record["method"]] = max(worst.get(record["method"], 0.0), taken / budget)
+    over = sorted(((ratio, method) for method, ratio in worst.items() if ratio > _OVER), reverse=True)
+    if not over:
+        return ""
+    told = names([f"{method} up to {ratio:.1f} budgets" for ratio, method in over])
+    return f"Fits took longer where compiling, a warm-up or a last check is not broken off: {told}."
 
 
 def seeds_told(records: Sequence[Record]) -> str:

@@ -284,10 +284,18 @@ def seen(page: Path, folder: Path) -> list[str]:
 
 @pytest.mark.slow
 @browser
-@pytest.mark.parametrize(("page", "pictures"), [("gaussian-d2.html", 3), ("index.html", 0)])
-def test_tables_sort_and_pictures_load_without_errors(site: Path, tmp_path: Path, page: str, pictures: int) -> None:
+@pytest.mark.parametrize(
+    ("page", "order", "pictures"),
+    [
+        ("gaussian-d2.html", "EMD,ot-lift,identity,Sinkhorn", 3),
+        ("index.html", "EMD,identity,ot-lift,Sinkhorn", 0),  # EMD alone is ranked on half of the tasks
+    ],
+)
+def test_tables_sort_and_pictures_load_without_errors(
+    site: Path, tmp_path: Path, page: str, order: str, pictures: int
+) -> None:
     assert seen(site.parent / page, tmp_path) == [
-        "EMD,ot-lift,identity,Sinkhorn",
+        order,
         "EMD,identity,ot-lift,Sinkhorn:ascending",
         "EMD,ot-lift,identity,Sinkhorn:ascending",  # by quality; what has no figure stays last
         "identity,ot-lift,EMD,Sinkhorn:descending",
@@ -312,6 +320,20 @@ def test_a_task_that_ours_was_not_run_on_says_nothing_of_it() -> None:
         "Mean rank over 2 tasks: ot-lift 1.0 and EMD 1.5.",
         "On 1 of 1 no peer's mean is ahead of ot-lift's by what matters in use.",
     ]
+
+
+def test_ours_is_held_against_the_next_peer_and_not_against_its_own_variants() -> None:
+    ours = [*seeds_of("t", "ot-lift", [1.0]), *seeds_of("t", "ot-lift softplus", [1.2])]
+    assert verdict([*ours, *seeds_of("t", "EMD", [2.0])])[1].startswith("The next peer is EMD with 2.00%, 2.0 times")
+    assert verdict(ours)[1].startswith("Next is ot-lift softplus with 1.20%")
+
+
+def test_a_mean_rank_over_a_few_tasks_is_not_held_against_one_over_most() -> None:
+    tasks = {name: seeds_of(name, "EMD", [1.0, 1.1, 0.9]) for name in ("a", "b", "c")}
+    tasks["a"] += seeds_of("a", "ot-lift softplus", [0.1, 0.2, 0.1])
+    assert mean_ranks(tasks) == {"EMD": pytest.approx(4 / 3)}
+    last = overview_table(tasks).rows[-1]
+    assert last.name == "ot-lift softplus" and last.cells[0].text == "–"
 
 
 def test_one_seed_is_not_held_against_several() -> None:
