@@ -94,8 +94,11 @@ def overall(tasks: Mapping[str, Sequence[Record]]) -> list[str]:
         Sentences.
     """
     ranks = mean_ranks(tasks)
-    least = names([f"{name} {rank:.1f}" for name, rank in list(ranks.items())[:3]])
-    told = [f"Mean rank over {len(tasks)} task{'s' * (len(tasks) > 1)}: {least}."] if ranks else []
+    variants = [name for name in ranks if name.startswith(OURS) and name != OURS]
+    least = [name for name in ranks if name not in variants][:3]
+    beside = f"; variants of ours: {_with_ranks(variants, ranks)}" if variants else ""
+    many = f"{len(tasks)} task{'s' * (len(tasks) > 1)}"
+    told = [f"Mean rank over {many}: {_with_ranks(least, ranks)}{beside}."] if least else []
     if OURS not in ranks:
         return told
     tasks = {task: records for task, records in tasks.items() if OURS in compared(records)}
@@ -106,6 +109,10 @@ def overall(tasks: Mapping[str, Sequence[Record]]) -> list[str]:
         told.append(f"Ahead of it: {_by_peer(ahead)}.")
         told.append(_beyond_noise(tasks, ahead))
     return told
+
+
+def _with_ranks(methods: Sequence[str], ranks: Mapping[str, float]) -> str:
+    return names([f"{name} {ranks[name]:.1f}" for name in methods])
 
 
 def _by_peer(ahead: Mapping[str, Sequence[str]]) -> str:

@@ -328,6 +328,13 @@ def test_ours_is_held_against_the_next_peer_and_not_against_its_own_variants() -
     assert verdict(ours)[1].startswith("Next is ot-lift softplus with 1.20%")
 
 
+def test_mean_ranks_name_peers_before_variants_of_ours() -> None:
+    methods = ("ot-lift softplus", "ot-lift", "EMD", "linear")
+    tried = [one for at, name in enumerate(methods, 1) for one in seeds_of("t", name, [1.0 * at, 1.1 * at, 0.9 * at])]
+    least = "ot-lift 2.0, EMD 3.0 and linear 4.0"
+    assert overall({"t": tried})[0] == f"Mean rank over 1 task: {least}; variants of ours: ot-lift softplus 1.0."
+
+
 def test_a_mean_rank_over_a_few_tasks_is_not_held_against_one_over_most() -> None:
     tasks = {name: seeds_of(name, "EMD", [1.0, 1.1, 0.9]) for name in ("a", "b", "c")}
     tasks["a"] += seeds_of("a", "ot-lift softplus", [0.1, 0.2, 0.1])
