@@ -24,16 +24,17 @@ if TYPE_CHECKING:
 Record = Mapping[str, Any]
 
 _LEAST_SECONDS = 1e-3  # faster fits are drawn here
-_PLACES = (  # of a name about its point: the offset in points, what of the name is there
-    ((0, 9), "center", "bottom"),
-    ((0, -9), "center", "top"),
-    ((9, 0), "left", "center"),
-    ((-9, 0), "right", "center"),
-    ((9, 9), "left", "bottom"),
-    ((-9, 9), "right", "bottom"),
-    ((9, -9), "left", "top"),
-    ((-9, -9), "right", "top"),
+_WAYS = (  # of a name from its point, with what of the name is nearest to it
+    (0, 1, "center", "bottom"),
+    (0, -1, "center", "top"),
+    (1, 0, "left", "center"),
+    (-1, 0, "right", "center"),
+    (1, 1, "left", "bottom"),
+    (-1, 1, "right", "bottom"),
+    (1, -1, "left", "top"),
+    (-1, -1, "right", "top"),
 )
+_PLACES = tuple(((far * x, far * y), across, up) for far in (9, 24) for x, y, across, up in _WAYS)  # offset in points
 
 
 def task_plots(records: Sequence[Record]) -> list[Plot]:

@@ -13,10 +13,11 @@ import pytest
 from benchmark_records import record, seeds_of
 
 from benchmarks.site import write_site
-from benchmarks.site_plots import pareto_front
+from benchmarks.site_plots import pareto_front, task_plots
 from benchmarks.site_scaling import scaling_content, takeovers
 from benchmarks.site_tables import overview_table, task_table
 from benchmarks.site_words import caption, mean_ranks, overall, verdict
+from ot_lift.report_theme import LIGHT
 
 
 def drawn(seed: int, shift: float) -> dict[str, Any]:
@@ -108,6 +109,15 @@ def test_the_overview_counts_a_failure_as_the_last_place() -> None:
 def test_the_front_is_what_nothing_else_beats_in_both() -> None:
     points = {"a": (1.0, 9.0), "b": (2.0, 9.0), "c": (3.0, 1.0), "d": (4.0, 1.0)}
     assert pareto_front(points) == ["a", "c"]
+
+
+def test_names_of_methods_that_are_alike_do_not_cover_each_other() -> None:
+    crowd = [seeds_of("t", f"method {place}", [1.0 + 0.01 * place], fit_seconds=20.0) for place in range(7)]
+    crowd += [seeds_of("t", "EMD", [100.0], fit_seconds=0.1), seeds_of("t", "ot-lift", [0.1], fit_seconds=1000.0)]
+    figure = task_plots([one for own in crowd for one in own])[0].picture.draw(LIGHT)
+    labels = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert len(labels) == len(crowd)
+    assert all(label.count_overlaps(labels) == 1 for label in labels)  # itself
 
 
 # ----------------------------------------------------------------------------------------- pages
