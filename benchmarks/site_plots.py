@@ -84,9 +84,7 @@ def _trade_off(records: Sequence[Record]) -> Plot | None:
     hollow = [name for name in quality if name not in counted]
     told = f"On the front, where nothing else is both faster and better: {names(front)}." if front else ""
     if hollow:
-        told += (
-            f" Hollow: {names(hollow)}, whose time was taken while other work shared the machine; it does not count."
-        )
+        told += f" Hollow: {names(hollow)}, whose time was taken on another or a shared machine; it does not count."
     return Plot(
         "trade-off",
         "Quality against time",

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.methods import OURS
-from benchmarks.metrics import METRICS, Metric, by_method, level_of, mean_of, quality_of
+from benchmarks.metrics import METRICS, Metric, by_method, level_of, mean_of, quality_of, usual_processor
 from benchmarks.ranks import Standing, standings
 from benchmarks.site_words import BASELINE, compared, leads, mean_ranks, places
 from ot_lift.report_tables import Cell, Column, Notes, Row, Table
@@ -92,7 +92,8 @@ def _interval(standing: Standing) -> str:
 def _ended_well(name: str, records: Sequence[Record]) -> Cell:
     own = [record for record in records if record["method"] == name]
     well = sum(record["status"] == "ok" for record in own)
-    marked = sum(record["timing"]["contended"] for record in own)
+    usual = usual_processor(records)
+    marked = sum(record["timing"]["contended"] or record["machine"]["cpu"] != usual for record in own)
     return Cell(f"{well} of {len(own)}", well, small=f"{marked} time{'s' * (marked > 1)} marked" if marked else "")
 
 

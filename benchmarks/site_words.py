@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.methods import OURS
-from benchmarks.metrics import Metric, by_method, level_of, mean_of, nats, quality_of
+from benchmarks.metrics import Metric, by_method, level_of, mean_of, nats, quality_of, usual_processor
 from benchmarks.ranks import Standing, standings
 from ot_lift.report_words import names, number, seconds
 
@@ -179,6 +179,7 @@ def verdict(records: Sequence[Record]) -> list[str]:
         *_ours(order, found, means, metric),
         *_time(order, records),
         *_failures(records),
+        *_processors(records),
     ]
 
 
@@ -275,6 +276,20 @@ def _failures(records: Sequence[Record]) -> list[str]:
     return [
         f"{method} {status} (seed {', '.join(map(str, seeds))}): {reason}."
         for (method, status, reason), seeds in reasons.items()
+    ]
+
+
+def _processors(records: Sequence[Record]) -> list[str]:
+    """Whose cells are of another processor than most: a full run takes longer than one machine may be had for."""
+    usual = usual_processor(records)
+    away: dict[str, list[str]] = {}
+    for record in records:
+        if (cpu := record["machine"]["cpu"]) != usual:
+            away.setdefault(cpu, []).append(record["method"])
+    return [
+        f"Cells of {names(list(dict.fromkeys(methods)))} ran on another processor ({cpu}) than most ({usual}): their "
+        "times are left out, and their budget was worth more or less."
+        for cpu, methods in away.items()
     ]
 
 

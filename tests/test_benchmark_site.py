@@ -154,7 +154,7 @@ def test_times_under_contention_are_marked_and_hollow(tmp_path: Path) -> None:
     busy = [*seeds_of("t", "EMD", [1.0, 1.1], contended=True), *seeds_of("t", "linear", [2.0, 2.1])]
     write_site(busy, tmp_path)
     text = (tmp_path / "t.html").read_text(encoding="utf-8")
-    assert "Hollow: EMD, whose time was taken while other work shared the machine" in text
+    assert "Hollow: EMD, whose time was taken on another or a shared machine" in text
     assert "2 times marked" in text
 
 
@@ -336,6 +336,26 @@ def test_ours_is_held_against_the_next_peer_and_not_against_its_own_variants() -
     ours = [*seeds_of("t", "ot-lift", [1.0]), *seeds_of("t", "ot-lift softplus", [1.2])]
     assert verdict([*ours, *seeds_of("t", "EMD", [2.0])])[1].startswith("The next peer is EMD with 2.00%, 2.0 times")
     assert verdict(ours)[1].startswith("Next is ot-lift softplus with 1.20%")
+
+
+def test_times_of_another_processor_do_not_count_and_that_is_said() -> None:
+    assert not any("processor" in sentence for sentence in verdict(records()))
+    moved = [*records(), *seeds_of("gaussian-d2", "linear", [3.0, 3.1, 2.9], fit_seconds=1e-3)]
+    for one in moved:
+        if one["method"] == "linear":
+            one["machine"] = one["machine"] | {"cpu": "B"}
+    assert verdict(moved)[-1] == (
+        "Cells of linear ran on another processor (B) than most (A processor): their times are left out, and their "
+        "budget was worth more or less."
+    )
+    table = task_table(moved)
+    row, fit = (
+        next(row for row in table.rows if row.name == "linear"),
+        [one.title for one in table.columns].index("fit"),
+    )
+    assert (row.cells[fit - 1].text, row.cells[-1].small, row.cells[1].text) == ("–", "3 times marked", "3.00%")
+    told = task_plots(moved)[0].sentence
+    assert "EMD" in told.split("Hollow:")[0] and "Hollow: linear, whose time" in told
 
 
 def test_mean_ranks_name_peers_before_variants_of_ours() -> None:
