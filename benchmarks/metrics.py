@@ -223,8 +223,8 @@ def usual_processor(records: Iterable[Mapping[str, Any]]) -> str:
 
 def by_method(records: Sequence[Mapping[str, Any]], key: str) -> dict[str, dict[int, float]]:
     """Values by method and seed; times only of the processor that most of the cells ran on."""
-    timed = key in BY_KEY and BY_KEY[key].timed and records
-    usual = usual_processor(records) if timed else None
+    timed = key in BY_KEY and BY_KEY[key].timed
+    usual = usual_processor(records) if records and timed else None
     found: dict[str, dict[int, float]] = {}
     for record in records:
         if usual is not None and record["machine"]["cpu"] != usual:
