@@ -153,6 +153,13 @@ def test_the_mode_is_found_from_many_starts_and_is_exact() -> None:
     assert found.residual < 1e-6
 
 
+def test_the_mode_is_exact_where_rounding_hides_the_last_steps() -> None:
+    centre, scale = torch.tensor([0.3, -1.7, 2.1]).double(), torch.tensor([0.5, 1.0, 3.0]).double()
+    raised = Density(3, lambda x: 1e4 - 0.5 * ((x - centre) / scale).square().sum(-1))  # told to 2e-12 nats, so 2e-6
+    found = find_mode(Target(raised), torch.Generator().manual_seed(0))
+    torch.testing.assert_close((found.mode - centre) / scale, torch.zeros(3).double(), atol=1e-9, rtol=0)
+
+
 def test_the_highest_mode_is_taken_wherever_the_search_begins() -> None:
     def log_density(x: torch.Tensor) -> torch.Tensor:
         near, far = -0.5 * x.square().sum(-1), 3.0 - 0.5 * (x - 10.0).square().sum(-1)
