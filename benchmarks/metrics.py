@@ -221,14 +221,23 @@ def usual_processor(records: Iterable[Mapping[str, Any]]) -> str:
     return min(cells, key=lambda cpu: (-cells[cpu], cpu))
 
 
+def comparable(records: Sequence[Mapping[str, Any]], key: str) -> Sequence[Mapping[str, Any]]:
+    """Those whose figure may be held against each other's: of a time those of the usual processor, else all.
+
+    Args:
+        records: Of one task, or of one line of sizes.
+        key: Of the figure.
+    """
+    if not records or key not in BY_KEY or not BY_KEY[key].timed:
+        return records
+    usual = usual_processor(records)
+    return [record for record in records if record["machine"]["cpu"] == usual]
+
+
 def by_method(records: Sequence[Mapping[str, Any]], key: str) -> dict[str, dict[int, float]]:
-    """Values by method and seed; times only of the processor that most of the cells ran on."""
-    timed = key in BY_KEY and BY_KEY[key].timed
-    usual = usual_processor(records) if records and timed else None
+    """Values by method and seed, of those that are `comparable`."""
     found: dict[str, dict[int, float]] = {}
-    for record in records:
-        if usual is not None and record["machine"]["cpu"] != usual:
-            continue
+    for record in comparable(records, key):
         if (value := figure_of(record, key)) is not None:
             found.setdefault(record["method"], {})[record["seed"]] = value
     return found

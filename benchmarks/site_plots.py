@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.methods import OURS
-from benchmarks.metrics import Metric, by_method, mean_of, quality_of
+from benchmarks.metrics import Metric, by_method, comparable, mean_of, quality_of
 from benchmarks.site_densities import density_plot
 from benchmarks.site_words import BASELINE
 from ot_lift.report_figures import Plot
@@ -183,13 +183,14 @@ def _around_pixel(place: np.ndarray[Any, Any]) -> Bbox:
 
 def _over_time(records: Sequence[Record]) -> Plot | None:
     """L2-UVP of maps that were watched, over the time of their fits."""
-    watched = [record for record in records if len(record["details"].get("curve", ())) > 1]
+    clocked = comparable(records, "fit_seconds")
+    watched = [record for record in clocked if len(record["details"].get("curve", ())) > 1]
     if not watched:
         return None
     last = {record["method"]: record["details"]["curve"][-1] for record in watched}
     told = ", ".join(f"{name} {number(value)}% after {number(time)} s" for name, (time, value) in last.items())
-    quality, times = by_method(records, "l2_uvp"), _all_times(records)
-    peers = {name: (mean_of(times[name]), mean_of(values)) for name, values in quality.items() if name not in last}
+    quality, times = by_method(records, "l2_uvp"), _all_times(clocked)
+    peers = {name: (mean_of(own), mean_of(quality[name])) for name, own in times.items() if name not in last}
     return Plot(
         "over-time",
         "Error over the time of the fit",

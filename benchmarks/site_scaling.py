@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.methods import OURS
-from benchmarks.metrics import BY_KEY, by_method, mean_of
-from benchmarks.site_words import BASELINE
+from benchmarks.metrics import BY_KEY, by_method, comparable, mean_of
+from benchmarks.site_words import BASELINE, processors
 from ot_lift.report_figures import Plot
 from ot_lift.report_tables import Cell, Column, Row, Table
 from ot_lift.report_theme import Picture, Theme, legend, panels, plain_ticks
@@ -75,7 +75,8 @@ def scaling_content(records: Sequence[Record]) -> dict[str, Any]:
                     "plot": _plot(costs, key, symbol),
                 }
             )
-    return {"sentences": sentences or ["No time counts: other work ran beside every cell."], "sections": sections}
+    sentences = sentences or ["No time counts: other work ran beside every cell."]
+    return {"sentences": [*sentences, *processors(records)], "sections": sections}
 
 
 def _timed(key: str) -> bool:
@@ -163,6 +164,7 @@ def _tried(records: Iterable[Record], axis: str) -> dict[str, set[int]]:
 def series(records: Sequence[Record], axis: str, key: str) -> Series:
     """A figure's mean over seeds by method and size; times that do not count are left out."""
     found: Series = {}
+    records = comparable(records, key)  # on all sizes, not on each
     for size in sorted({_size(record, axis) for record in records}):
         for name, values in by_method([record for record in records if _size(record, axis) == size], key).items():
             found.setdefault(name, {})[size] = mean_of(values)

@@ -179,7 +179,7 @@ def verdict(records: Sequence[Record]) -> list[str]:
         *_ours(order, found, means, metric),
         *_time(order, records),
         *_failures(records),
-        *_processors(records),
+        *processors(records),
     ]
 
 
@@ -209,8 +209,8 @@ def _by_how_much(
         return []
     first = order[0]
     rivals = [name for name in order[1:] if not (first.startswith(OURS) and name.startswith(OURS))] or order[1:]
-    after, second = (([name for name in some if found[name].best > 1] or some)[0] for some in (order[1:], rivals))
-    who = f"Next is {second}" if second == after else f"The next peer is {second}"
+    second = _behind(rivals, found)
+    who = f"Next is {second}" if second == _behind(order[1:], found) else f"The next peer is {second}"
     matters = _matters(metric, means[first], means[second], records)
     how = "which matters" if matters else "which makes no difference in use"
     more = means[second] - means[first]
@@ -235,6 +235,11 @@ def _by_how_much(
     if matters:
         return [f"{told}; {metric.reached} {number(level)}, so the difference matters."]
     return [f"{told}; both are within the {number(level)} that {metric.reached}: no difference in use."]
+
+
+def _behind(order: Sequence[str], found: Mapping[str, Standing]) -> str:
+    """The first that is behind beyond noise; if none is, the first."""
+    return next((name for name in order if found[name].best > 1), order[0])
 
 
 def _ours(order: Sequence[str], found: Mapping[str, Standing], means: Mapping[str, float], metric: Metric) -> list[str]:
@@ -279,7 +284,7 @@ def _failures(records: Sequence[Record]) -> list[str]:
     ]
 
 
-def _processors(records: Sequence[Record]) -> list[str]:
+def processors(records: Sequence[Record]) -> list[str]:
     """Whose cells are of another processor than most: a full run takes longer than one machine may be had for."""
     usual = usual_processor(records)
     away: dict[str, list[str]] = {}

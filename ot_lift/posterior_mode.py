@@ -23,7 +23,7 @@ _NEAR_STARTS = 4  # the origin, and points of U(−2, 2)ᵈ as Stan and NumPyro 
 _FAR_STARTS = (3.0, 10.0, 30.0, 100.0, 300.0)
 _SLOW, _SLOW_STEPS = 1e-3, 20  # nats in so many steps of L-BFGS: what is left is for Newton, or of no account
 _NEWTON_STEPS = 50
-_ROUNDING = 1e-12  # of a log density, relative
+_ROUNDING = 1e-12  # of a log density, relative: what gains less is judged by its gradient
 _DROP = 0.5  # nats: a Gaussian falls by this at one standard deviation
 _DIP = 0.1  # nats that the log density must fall between two maxima for them to count as two
 _CHORD = 64  # points on a chord between two maxima
@@ -183,20 +183,19 @@ def _newton(target: Target, x: Tensor) -> Tensor:
         if int(info) != 0 or not bool(torch.isfinite(factor).all()):
             return x  # a kink, or a saddle: L-BFGS has done what can be done
         step = torch.cholesky_solve(gradient[:, None], factor)[:, 0]
+        gain = float(gradient @ step)
+        if gain < _ROUNDING * (1.0 + abs(value)):
+            after = target.value_gradient((x + step)[None])[1][0]
+            if not float(after @ torch.cholesky_solve(after[:, None], factor)[:, 0]) < 0.5 * gain:
+                return x
+            x = x + step
+            continue
         lengths = 0.5 ** torch.arange(20, dtype=torch.float64)
         values = target.value(x + lengths[:, None] * step)
         chosen = int(values.argmax())
-        gain = float(gradient @ step)
         if not float(values[chosen]) > value:
-            after = target.value_gradient(x[None] + step)[1][0]
-            left = float(after @ torch.cholesky_solve(after[:, None], factor)[:, 0])
-            hidden = gain < _ROUNDING * (1.0 + abs(value)) and left < 0.5 * gain
-            if not hidden:
-                return x
-            chosen = 0
-        x, value = x + lengths[chosen] * step, float(values[chosen])
-        if gain < 1e-20:
             return x
+        x, value = x + lengths[chosen] * step, float(values[chosen])
     return x
 
 

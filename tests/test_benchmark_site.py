@@ -14,7 +14,7 @@ from benchmark_records import record, seeds_of
 
 from benchmarks.site import write_site
 from benchmarks.site_plots import pareto_front, task_plots
-from benchmarks.site_scaling import scaling_content, takeovers
+from benchmarks.site_scaling import scaling_content, series, takeovers
 from benchmarks.site_tables import overview_table, task_table
 from benchmarks.site_words import caption, mean_ranks, overall, verdict
 from ot_lift.report_theme import LIGHT
@@ -177,6 +177,18 @@ def growing() -> list[dict[str, Any]]:
         *scaled("EMD", dict(zip(sizes, [0.1, 10.0, None, 9.0], strict=True))),
         *scaled("ot-lift", dict.fromkeys(sizes, 5.0)),
     ]
+
+
+def test_a_size_that_ran_on_another_processor_is_no_part_of_the_line() -> None:
+    moved = growing()
+    for one in moved:
+        if one["settings"]["task"]["rows"] == 10:
+            one["machine"] = one["machine"] | {"cpu": "B"}
+    before, after = ([one for one in found if one["settings"]["task"]["features"] == 8] for found in (growing(), moved))
+    assert series(before, "rows", "fit_seconds")["EMD"] == {10: 0.1, 100: 10.0}
+    assert series(after, "rows", "fit_seconds")["EMD"] == {100: 10.0}
+    assert set(series(after, "rows", "l2_uvp")["EMD"]) == {10, 100}
+    assert scaling_content(moved)["sentences"][-1].startswith("Cells of EMD and ot-lift ran on another processor (B)")
 
 
 def test_slopes_and_takeovers_are_those_of_the_figures() -> None:
