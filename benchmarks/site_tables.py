@@ -72,8 +72,13 @@ class _Column:
         if not own:
             return Cell("–")
         mean, show = mean_of(own), self._metric.show
-        spread = f"± {show(statistics.stdev(own.values()))}" if len(own) > 1 else ""
-        return Cell(show(mean), mean, name in self._best, spread)
+        return Cell(show(mean), mean, name in self._best, f"± {show(_spread(own, mean))}" if len(own) > 1 else "")
+
+
+def _spread(own: Mapping[int, float], mean: float) -> float:
+    """Standard deviation over seeds; none where only the last bits tell the values apart."""
+    spread = statistics.stdev(own.values())
+    return spread if spread > 1e-12 * abs(mean) else 0.0
 
 
 def _rank(standing: Standing | None) -> Cell:
