@@ -191,11 +191,14 @@ def _who(order: Sequence[str], found: Mapping[str, Standing], means: Mapping[str
         return f"{first} is the only method that ended well, with {told}."
     if seeds < 2:
         return f"{first} has the least {told}; with one seed nothing is known of the noise."
-    tied = [name for name in order if found[name].best == 1]
+    tied, behind = ([name for name in order if (found[name].best == 1) == best] for best in (True, False))
     if len(tied) == 1:
         return f"{first} wins with {told}, the mean of {seeds} seeds: no other method reaches it within noise (95%)."
     least = f"the least {metric.title} is {first}'s, {metric.show(means[first])}"
-    return f"{names(tied)} are not told apart over {seeds} seeds; {least}."
+    if len(tied) <= max(3, len(behind)):
+        return f"{names(tied)} are not told apart over {seeds} seeds; {least}."
+    worse = f"of the others only {names(behind)} {'is' if len(behind) == 1 else 'are'}" if behind else "no other is"
+    return f"{least[0].upper()}{least[1:]}; {worse} worse beyond the noise of {seeds} seeds (95%)."
 
 
 def _by_how_much(
@@ -254,9 +257,9 @@ def _ours(order: Sequence[str], found: Mapping[str, Standing], means: Mapping[st
         return [f"{OURS} is {_ordinal(own.rank)} of {len(order)} {value}."]
     if own.best == 1:
         return [f"{OURS} is {_ordinal(own.rank)} of {len(order)} {value}, within noise of the best."]
-    told = f"{OURS} is {_ordinal(own.rank)} of {len(order)} {value}: it loses here"
-    peers = [name for name in order if found[name].worst < own.best and not name.startswith(OURS)]
-    return [f"{told} to {names(peers)}." if peers else f"{told} to a variant of itself."]
+    peers = [name for name in order if name in own.above and not name.startswith(OURS)]
+    winners = names(peers) if peers else "a variant of itself"
+    return [f"{OURS} is {_ordinal(own.rank)} of {len(order)} {value}: it loses here to {winners}."]
 
 
 def _ordinal(place: int) -> str:

@@ -72,6 +72,19 @@ def test_what_noise_cannot_tell_apart_is_said_to_tie() -> None:
     assert "within noise of the best" in told[2]
 
 
+def test_of_many_that_tie_those_that_do_not_are_named() -> None:
+    alike = [one for name in "abcd" for one in seeds_of("t", name, [1.0, 3.0, 2.0])]
+    told = verdict([*alike, *seeds_of("t", "e", [100.0, 300.0, 200.0])])
+    assert told[0] == "The least L2-UVP is a's, 2.00%; of the others only e is worse beyond the noise of 3 seeds (95%)."
+    assert verdict(alike)[0].endswith("2.00%; no other is worse beyond the noise of 3 seeds (95%).")
+
+
+def test_a_peer_that_is_surely_ahead_is_named_though_a_noisy_method_ties_with_it() -> None:
+    noisy = seeds_of("t", "ot-lift softplus", [1.2, 60.0, 2.0])
+    told = verdict([*noisy, *seeds_of("t", "EMD", [1.0, 1.1, 0.9]), *seeds_of("t", "ot-lift", [2.0, 2.2, 1.8])])
+    assert any(sentence.startswith("ot-lift is") and sentence.endswith("it loses here to EMD.") for sentence in told)
+
+
 def test_without_a_true_map_the_energy_distance_decides_against_its_null_level() -> None:
     def of(method: str, energy: float) -> list[dict[str, Any]]:
         return [record("t", method, seed, energy=energy + 0.01 * seed, energy_null=0.5) for seed in range(3)]
