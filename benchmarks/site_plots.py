@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.methods import OURS
-from benchmarks.metrics import Metric, by_method, comparable, mean_of, quality_of
+from benchmarks.metrics import Metric, by_method, mean_of, quality_of
 from benchmarks.site_densities import density_plot
 from benchmarks.site_words import BASELINE
 from ot_lift.report_figures import Plot
@@ -64,13 +64,13 @@ def pareto_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
     return front
 
 
-def _all_times(records: Sequence[Record]) -> dict[str, dict[int, float]]:
-    """Fit times by method and seed, those that do not count with them."""
+def _drawn_times(records: Sequence[Record]) -> dict[str, dict[int, float]]:
+    """Fit times by method and seed: those that count, and of a method that has none all the others."""
     found: dict[str, dict[int, float]] = {}
     for record in records:
         if record["status"] == "ok":
             found.setdefault(record["method"], {})[record["seed"]] = record["figures"]["fit_seconds"]
-    return found
+    return found | by_method(records, "fit_seconds")
 
 
 def _trade_off(records: Sequence[Record]) -> Plot | None:
@@ -90,7 +90,7 @@ def _trade_off(records: Sequence[Record]) -> Plot | None:
         "Quality against time",
         told.strip(),
         f"{metric.title} against fit time by method, single seeds as small dots.",
-        Picture(lambda theme: _draw_trade_off(_all_times(records), quality, front, hollow, metric, theme)),
+        Picture(lambda theme: _draw_trade_off(_drawn_times(records), quality, front, hollow, metric, theme)),
     )
 
 
@@ -106,14 +106,14 @@ def _draw_trade_off(
     order = list(quality)
     spots, every = {}, []
     for name in order:
-        seeds = quality[name].keys() & times[name].keys()
-        values = {seed: max(quality[name][seed], metric.floor) for seed in seeds}
-        pairs = np.array([(max(times[name][seed], _LEAST_SECONDS), value) for seed, value in values.items()])
+        values = {seed: max(value, metric.floor) for seed, value in quality[name].items()}
+        clock = {seed: max(time, _LEAST_SECONDS) for seed, time in times[name].items()}
+        pairs = np.array([(clock[seed], values[seed]) for seed in values.keys() & clock.keys()]).reshape(-1, 2)
         colour, inside = theme.colour(name, OURS, order), "none" if name in hollow else None
         if len(pairs) > 1:
             axis.scatter(pairs[:, 0], pairs[:, 1], s=14, color=colour, alpha=0.5, linewidths=0)
-        spots[name] = pairs.mean(0)
-        every.append(pairs)
+        spots[name] = np.array([mean_of(clock), mean_of(values)])
+        every += [pairs, spots[name][None]]
         size = 11 if name == OURS else 8
         axis.plot(*spots[name], "o", color=colour, markersize=size, markerfacecolor=inside or colour)
     if len(front) > 1:
@@ -183,42 +183,52 @@ def _around_pixel(place: np.ndarray[Any, Any]) -> Bbox:
 
 def _over_time(records: Sequence[Record]) -> Plot | None:
     """L2-UVP of maps that were watched, over the time of their fits."""
-    clocked = comparable(records, "fit_seconds")
-    watched = [record for record in clocked if len(record["details"].get("curve", ())) > 1]
+    watched = [record for record in records if len(record["details"].get("curve", ())) > 1]
     if not watched:
         return None
     last = {record["method"]: record["details"]["curve"][-1] for record in watched}
     told = ", ".join(f"{name} {number(value)}% after {number(time)} s" for name, (time, value) in last.items())
-    quality, times = by_method(records, "l2_uvp"), _all_times(clocked)
-    peers = {name: (mean_of(own), mean_of(quality[name])) for name, own in times.items() if name not in last}
+    told = f"The last point of each curve: {told} (the last seed). Dots are methods that have no error before they end."
+    quality, times, counted = by_method(records, "l2_uvp"), _drawn_times(records), by_method(records, "fit_seconds")
+    dots = {name: np.array([mean_of(times[name]), mean_of(quality[name])]) for name in quality if name not in last}
+    if any(not _counts(record, counted) for record in watched) or not dots.keys() <= counted.keys():
+        told += " Dashed or hollow: the time was taken on another or a shared machine; it does not count."
     return Plot(
         "over-time",
         "Error over the time of the fit",
-        f"The last point of each curve: {told} (the last seed). Dots are methods that have no error before they end.",
+        told,
         "L2-UVP over wall-clock time, a line for each seed of each method that can be watched.",
-        Picture(lambda theme: _draw_over_time(watched, peers, theme)),
+        Picture(lambda theme: _draw_over_time(watched, dots, counted, theme)),
     )
 
 
-def _draw_over_time(watched: Sequence[Record], peers: Mapping[str, tuple[float, float]], theme: Theme) -> Figure:
+def _counts(record: Record, counted: Mapping[str, Mapping[int, float]]) -> bool:
+    return record["seed"] in counted.get(record["method"], ())
+
+
+def _draw_over_time(
+    watched: Sequence[Record],
+    dots: Mapping[str, np.ndarray[Any, Any]],
+    counted: Mapping[str, Mapping[int, float]],
+    theme: Theme,
+) -> Figure:
     figure, (axis,) = panels(1, theme, height=4.0, across=1)
-    order = [*dict.fromkeys(record["method"] for record in watched), *peers]
-    spots = {}
+    order = [*dict.fromkeys(record["method"] for record in watched), *dots]
+    spots, every = {}, []
     for record in watched:
         name, curve = record["method"], np.array(record["details"]["curve"])
-        axis.plot(*curve.T, color=theme.colour(name, OURS, order), linewidth=2 if name == OURS else 1.2, alpha=0.8)
+        width, line = 2 if name == OURS else 1.2, "solid" if _counts(record, counted) else "dashed"
+        axis.plot(*curve.T, color=theme.colour(name, OURS, order), linewidth=width, linestyle=line, alpha=0.8)
         spots[name] = curve[-1]
-    for name, (time, value) in peers.items():
+        every.append(curve)
+    for name, (time, value) in dots.items():
         spots[name] = np.array([max(time, _LEAST_SECONDS), value])
-        axis.plot(*spots[name], "o", color=theme.colour(name, OURS, order), markersize=7)
-    _logarithmic(axis, np.concatenate([np.array(list(spots.values())), *_curves(watched)]))
+        colour = theme.colour(name, OURS, order)
+        axis.plot(*spots[name], "o", color=colour, markersize=7, markerfacecolor=colour if name in counted else "none")
+    _logarithmic(axis, np.concatenate([np.array(list(spots.values())), *every]))
     _annotate(figure, axis, spots, theme, order)
     axis.set(xlabel="wall-clock time, s", ylabel="L2-UVP, %")
     return figure
-
-
-def _curves(watched: Sequence[Record]) -> list[np.ndarray[Any, Any]]:
-    return [np.array(record["details"]["curve"]) for record in watched]
 
 
 def _maps(records: Sequence[Record]) -> Plot | None:

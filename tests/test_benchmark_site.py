@@ -381,6 +381,16 @@ def test_times_of_another_processor_do_not_count_and_that_is_said() -> None:
     assert "EMD" in told.split("Hollow:")[0] and "Hollow: linear, whose time" in told
 
 
+def test_a_curve_whose_time_does_not_count_is_shown_and_dashed() -> None:
+    busy = [one | {"timing": one["timing"] | {"contended": one["method"] == "ot-lift"}} for one in records()]
+    mark = "Dashed or hollow: the time was taken on another or a shared machine; it does not count."
+    for tried, line in ((records(), "-"), (busy, "--")):
+        plot = next(plot for plot in task_plots(tried) if plot.key == "over-time")
+        assert plot.sentence.endswith(mark) == (line == "--")
+        curves = [drawn for drawn in plot.picture.draw(LIGHT).axes[0].lines if len(drawn.get_xdata()) == 3]
+        assert [drawn.get_linestyle() for drawn in curves] == [line] * 3
+
+
 def test_mean_ranks_name_peers_before_variants_of_ours() -> None:
     methods = ("ot-lift softplus", "ot-lift", "EMD", "linear")
     tried = [one for at, name in enumerate(methods, 1) for one in seeds_of("t", name, [1.0 * at, 1.1 * at, 0.9 * at])]
