@@ -32,7 +32,7 @@ _POLL_SECONDS = 0.1
 _PARENT = os.getppid()  # when this process was young; a worker that has lost it starts no cell of its queue any more
 # The last is imported by the first optimiser that a process makes, a second or more, which is no part of any method.
 _PRELOADED = ("ot", "ot_lift.compare", "benchmarks.kinds", "benchmarks.tasks.wasserstein2", "torch._dynamo")
-_CURVE_POINTS = 2048
+CURVE_POINTS = 2048  # that judge a map while it trains
 _INVERTED_POINTS = 1000
 _MEMORY_SHARE = 0.75  # of the machine's, for one cell: it shall fail rather than take others with it
 
@@ -153,7 +153,7 @@ class _Observed(BaseMethod):
         self.curve: list[tuple[float, float]] = []
         points, truth = job.load("held_out"), job.load("truth")
         if isinstance(method, Watched) and points is not None and truth is not None:
-            method.watch(self._noted(points[:_CURVE_POINTS], truth[:_CURVE_POINTS]))
+            method.watch(self._noted(points[:CURVE_POINTS], truth[:CURVE_POINTS]))
 
     def _noted(self, points: Array, truth: Array) -> Callable[[float, Callable[[Array], Array]], None]:
         def watcher(seconds: float, transport: Callable[[Array], Array]) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks.cells_process import CURVE_POINTS
 from benchmarks.methods import OURS
 from benchmarks.metrics import Metric, by_method, mean_of, quality_of
 from benchmarks.site_densities import density_plot
@@ -188,7 +189,8 @@ def _over_time(records: Sequence[Record]) -> Plot | None:
         return None
     last = {record["method"]: record["details"]["curve"][-1] for record in watched}
     told = ", ".join(f"{name} {number(value)}% after {number(time)} s" for name, (time, value) in last.items())
-    told = f"The last point of each curve: {told} (the last seed). Dots are methods that have no error before they end."
+    told = f"The last point of each curve: {told} (the last seed, on the first {CURVE_POINTS:,} points that judge). "
+    told += "Dots are methods that have no error before they end, on all points."
     quality, times, counted = by_method(records, "l2_uvp"), _drawn_times(records), by_method(records, "fit_seconds")
     dots = {name: np.array([mean_of(times[name]), mean_of(quality[name])]) for name in quality if name not in last}
     if any(not _counts(record, counted) for record in watched) or not dots.keys() <= counted.keys():
